@@ -1,0 +1,30 @@
+"""Text in, PCM chunks out: the engine's public surface. Importing it loads no torch."""
+
+from engine.config import EngineConfig, SamplingParams
+from engine.engine import Engine
+from engine.errors import (
+    CheckpointError,
+    ConfigError,
+    EngineError,
+    EngineOverloaded,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidRequest,
+)
+from engine.messages import ModelInfo
+from engine.stream import SpeechStream
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "Engine",
+    "EngineConfig",
+    "EngineError",
+    "EngineOverloaded",
+    "EngineUnavailable",
+    "GenerationFailed",
+    "InvalidRequest",
+    "ModelInfo",
+    "SamplingParams",
+    "SpeechStream",
+]

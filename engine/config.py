@@ -1,0 +1,113 @@
+"""Frozen settings of the engine and of one request; every value is checked where it enters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from engine.errors import ConfigError, InvalidRequest
+
+DEMO_CHECKPOINT: Final = Path(__file__).resolve().parent.parent / "demo" / "checkpoint"
+DEVICES: Final = ("auto", "cpu", "cuda")
+DTYPES: Final = ("auto", "float32", "bfloat16")
+LOAD_FORMATS: Final = ("auto", "dummy")
+CPU_KERNELS: Final = ("auto", "native", "torch")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How the engine loads and runs.
+
+    `model` and `codec` are hub ids, local folders, or (with `load_format="dummy"`) names of known shapes.
+    `model=None` takes the bundled demo voice; `codec=None` takes the codec that belongs to the model.
+    `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text. `cache` is the folder for
+    compiled kernels (default: ~/.cache/lyre).
+    """
+
+    model: str | None = None
+    codec: str | None = None
+    revision: str | None = None
+    codec_revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    load_format: str = "auto"
+    max_concurrency: int = 16
+    max_queue: int = 16
+    max_context: int = 2560
+    repetition_window: int | None = None
+    cpu_kernel: str = "auto"
+    cpu_threads: int | None = None
+    cache: str | None = None
+    max_restarts: int = 3
+
+    def __post_init__(self) -> None:
+        _choice("device", self.device.partition(":")[0], DEVICES)
+        _choice("dtype", self.dtype, DTYPES)
+        _choice("load_format", self.load_format, LOAD_FORMATS)
+        _choice("cpu_kernel", self.cpu_kernel, CPU_KERNELS)
+        _at_least("max_concurrency", self.max_concurrency, 1)
+        _at_least("max_queue", self.max_queue, 0)
+        _at_least("max_context", self.max_context, 256)
+        _at_least("max_restarts", self.max_restarts, 0)
+        if self.repetition_window is not None:
+            _at_least("repetition_window", self.repetition_window, 1)
+        if self.cpu_threads is not None:
+            _at_least("cpu_threads", self.cpu_threads, 1)
+        if self.load_format == "dummy" and self.model is None:
+            raise ConfigError("model", "load_format 'dummy' needs the name of a shape, for example 'orpheus-3b'")
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where compiled kernels are kept."""
+        return Path(self.cache).expanduser() if self.cache else Path.home() / ".cache" / "lyre"
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether this configuration runs the bundled demo voice."""
+        return self.model is None
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How one request is sampled; `None` takes the checkpoint's default.
+
+    `temperature=0` is greedy; `top_k=0` is off. `repetition_window` counts the latest audio codes that the
+    repetition penalty looks at, 0 means all of them. `seed` makes the audio repeatable, alone or in any batch.
+    `max_tokens` caps the audio codes of the whole request (7 a frame of 85 ms).
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    repetition_window: int | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "temperature": (0.0, 2.0),
+            "top_p": (1e-6, 1.0),
+            "top_k": (0, 4097),
+            "repetition_penalty": (0.1, 10.0),
+            "repetition_window": (0, 1_000_000),
+            "seed": (-(2**63), 2**63 - 1),
+            "max_tokens": (1, 1_000_000),
+        }
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low, high = limits[field.name]
+            # The comparison is written so that NaN fails it.
+            if value is not None and not low <= value <= high:
+                raise InvalidRequest(field.name, f"{field.name} must be between {low:g} and {high:g}")
+
+
+def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(field, f"{value!r} is not one of {', '.join(allowed)}")
+
+
+def _at_least(field: str, value: int, low: int) -> None:
+    if value < low:
+        raise ConfigError(field, f"{value} is less than {low}")

@@ -1,0 +1,298 @@
+"""Engine: the asynchronous side in the server's process. Starts and watches the worker, submits, cancels, drains.
+
+Nothing here imports torch. All methods belong to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from engine.config import EngineConfig, SamplingParams
+from engine.errors import (
+    CheckpointError,
+    ConfigError,
+    EngineOverloaded,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidRequest,
+)
+from engine.messages import (
+    Audio,
+    Broken,
+    Cancel,
+    Failed,
+    Finished,
+    FromEngine,
+    Generate,
+    Loading,
+    ModelInfo,
+    Ready,
+    Stop,
+    ToEngine,
+)
+from engine.stream import SpeechStream
+from engine.text import chunks
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 5.0  # how long the worker may take to leave before it is killed
+STEADY_SECONDS = 60.0  # a worker that lived this long wipes out the count of restarts
+
+T = TypeVar("T")
+Progress = Callable[[str, float], None]
+
+
+class Engine:
+    """Text in, PCM out. `start()` before anything else, `stop()` at the end."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self._info: ModelInfo | None = None
+        self._ready = False
+        self._draining = False
+        self._stopping = False
+        self._gave_up = asyncio.Event()
+        self._streams: dict[int, SpeechStream] = {}
+        self._next_id = 0
+        self._mean_seconds = 5.0
+        self._outbox: zmq.Socket | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded. EngineUnavailable before the engine has been ready once."""
+        if self._info is None:
+            raise EngineUnavailable("the engine is still loading", retry_after=5.0)
+        return self._info
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be taken now (if there is room)."""
+        return self._ready and not self._draining
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a slot, or are about to."""
+        return min(len(self._streams), self.config.max_concurrency)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._streams) - self.running
+
+    async def start(self, progress: Progress | None = None) -> None:
+        """Returns when a warm synthesis has succeeded. CheckpointError, ConfigError, EngineUnavailable say why it cannot."""
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._supervisor = asyncio.create_task(self._supervise(started, progress or (lambda stage, done: None)))
+        await started
+
+    def submit(self, text: str, voice: str, params: SamplingParams | None = None) -> SpeechStream:
+        """Takes a request at once or refuses it: InvalidRequest, EngineOverloaded, EngineUnavailable."""
+        if not self.ready or self._outbox is None:
+            raise EngineUnavailable("the engine is not ready", retry_after=5.0)
+        if voice not in self.info.voices:
+            raise InvalidRequest("voice", f"unknown voice {voice!r}; known: {', '.join(self.info.voices)}")
+        pieces = chunks(text)
+        if not pieces:
+            raise InvalidRequest("input", "there is nothing to say in the input")
+        if len(self._streams) >= self.config.max_concurrency + self.config.max_queue:
+            raise EngineOverloaded(retry_after=self._retry_after())
+        self._next_id += 1
+        message = self._generate(self._next_id, pieces, voice, params or SamplingParams())
+        stream = SpeechStream(message.request_id, self._cancel)
+        self._streams[message.request_id] = stream
+        self._empty.clear()
+        self._send(message)
+        return stream
+
+    async def drain(self, seconds: float) -> bool:
+        """Takes no new requests and waits for the running ones; whether all of them ended in time."""
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), seconds)
+        return not self._streams
+
+    async def stop(self) -> None:
+        """Ends the worker; what still runs fails."""
+        self._stopping, self._ready = True, False
+        if self._outbox is not None:
+            self._send(Stop())
+        if self._supervisor is not None:
+            await self._supervisor
+
+    async def wait_failed(self) -> None:
+        """Returns when the worker has died too often and the engine has given up."""
+        await self._gave_up.wait()
+
+    # ---- the worker's life
+
+    async def _supervise(self, started: asyncio.Future[None], progress: Progress) -> None:
+        restarts = 0
+        while not self._stopping:
+            born = time.monotonic()
+            error = await self._run_worker(started, progress)
+            self._fail_streams(str(error))
+            if not started.done():
+                # It never was ready: starting it again would change nothing.
+                started.set_exception(error)
+                return
+            if self._stopping:
+                return
+            restarts = 1 if time.monotonic() - born > STEADY_SECONDS else restarts + 1
+            if restarts > self.config.max_restarts:
+                log.error("the engine process died %d times in a row; giving up", restarts)
+                self._gave_up.set()
+                return
+            log.error("%s; restart %d of %d", error, restarts, self.config.max_restarts)
+            await asyncio.sleep(min(0.5 * 2**restarts, 10.0))
+
+    async def _run_worker(self, started: asyncio.Future[None], progress: Progress) -> Exception:
+        """One worker from birth to death; -> why it ended."""
+        with tempfile.TemporaryDirectory(prefix="lyre-") as folder:
+            inbox, outbox = (f"ipc://{Path(folder) / name}" for name in ("in", "out"))
+            context = zmq.asyncio.Context.instance()
+            receiving = context.socket(zmq.PULL)
+            sending = zmq.Context(context).socket(zmq.PUSH)
+            sending.setsockopt(zmq.SNDHWM, 0)
+            try:
+                receiving.bind(inbox)
+                sending.bind(outbox)
+                return await self._watch(inbox, outbox, receiving, sending, started, progress)
+            finally:
+                self._ready, self._outbox = False, None
+                receiving.close(linger=0)
+                sending.close(linger=0)
+
+    async def _watch(
+        self, inbox: str, outbox: str, receiving: zmq.asyncio.Socket, sending: zmq.Socket, started: asyncio.Future[None],
+        progress: Progress,
+    ) -> Exception:  # fmt: skip
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "engine.worker", outbox, inbox, msgspec.json.encode(self.config).decode(),
+            # The pipe tells the worker that this process lives; a new session keeps the terminal's Ctrl-C away from it.
+            stdin=asyncio.subprocess.PIPE, start_new_session=True, cwd=Path(__file__).resolve().parent.parent,
+        )  # fmt: skip
+        died = asyncio.create_task(process.wait())
+        failure: Exception | None = None
+        try:
+            async for message in self._messages(receiving, died):
+                match message:
+                    case Loading():
+                        progress(message.stage, message.done)
+                    case Broken():
+                        failure = _rebuilt(message)
+                    case Ready():
+                        self._info, self._outbox, self._ready = message.info, sending, True
+                        if not started.done():
+                            started.set_result(None)
+                    case _:
+                        self._deliver(message)
+        finally:
+            await _end(process)
+        return failure or EngineUnavailable(f"the engine process ended with status {process.returncode}", retry_after=10.0)
+
+    async def _messages(self, socket: zmq.asyncio.Socket, died: asyncio.Task[int]) -> AsyncIterator[FromEngine]:
+        """What the worker sends, until it is gone; while stopping, no longer than STOP_SECONDS."""
+        decoder = msgspec.msgpack.Decoder(FromEngine)
+        while True:
+            receiving = asyncio.ensure_future(socket.recv())
+            limit = STOP_SECONDS if self._stopping else None
+            await asyncio.wait({receiving, died}, return_when=asyncio.FIRST_COMPLETED, timeout=limit)
+            if not receiving.done() and died.done():
+                # Its last words may still be on their way through the socket.
+                await asyncio.wait({receiving}, timeout=0.2)
+            if not receiving.done():
+                receiving.cancel()
+                return
+            yield decoder.decode(receiving.result())
+
+    # ---- requests
+
+    def _generate(self, request_id: int, pieces: list[str], voice: str, params: SamplingParams) -> Generate:
+        defaults = self.info.defaults
+        window = _final(self.config.repetition_window, defaults.repetition_window)
+        return Generate(
+            request_id=request_id,
+            chunks=pieces,
+            voice=voice,
+            temperature=_final(params.temperature, defaults.temperature),
+            top_p=_final(params.top_p, defaults.top_p),
+            top_k=_final(params.top_k, defaults.top_k),
+            repetition_penalty=_final(params.repetition_penalty, defaults.repetition_penalty),
+            repetition_window=_final(params.repetition_window, window),
+            seed=secrets.randbits(62) if params.seed is None else params.seed,
+            max_tokens=params.max_tokens,
+        )
+
+    def _deliver(self, message: Audio | Finished | Failed) -> None:
+        stream = self._streams.get(message.request_id)
+        if stream is None:
+            return
+        if isinstance(message, Audio):
+            stream.feed(message.pcm, message.tokens)
+            return
+        if isinstance(message, Finished):
+            stream.finish(message.reason, message.input_tokens, message.output_tokens)
+            self._mean_seconds = 0.9 * self._mean_seconds + 0.1 * stream.age
+        elif message.param is not None:
+            stream.fail(InvalidRequest(message.param, message.message))
+        else:
+            stream.fail(GenerationFailed(message.message))
+        self._forget(message.request_id)
+
+    def _cancel(self, request_id: int) -> None:
+        # The slot counts as taken until the worker says that it is free.
+        if request_id in self._streams and self._outbox is not None:
+            self._send(Cancel(request_id))
+
+    def _fail_streams(self, why: str) -> None:
+        for request_id in list(self._streams):
+            self._streams[request_id].fail(GenerationFailed(why))
+            self._forget(request_id)
+
+    def _forget(self, request_id: int) -> None:
+        del self._streams[request_id]
+        if not self._streams:
+            self._empty.set()
+
+    def _retry_after(self) -> float:
+        """Seconds until a place should be free, from how long requests have been taking."""
+        return min(30.0, max(1.0, self._mean_seconds * (1 + self.waiting) / self.config.max_concurrency))
+
+    def _send(self, message: ToEngine) -> None:
+        assert self._outbox is not None
+        self._outbox.send(msgspec.msgpack.encode(message), zmq.NOBLOCK)
+
+
+def _final(asked: T | None, default: T) -> T:
+    return default if asked is None else asked
+
+
+def _rebuilt(message: Broken) -> Exception:
+    if message.kind == ConfigError.__name__ and message.field is not None:
+        return ConfigError(message.field, message.message.removeprefix(f"{message.field}: "))
+    return CheckpointError(message.message)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Waits for a process that was asked to leave; kills it when it does not."""
+    try:
+        await asyncio.wait_for(process.wait(), STOP_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()

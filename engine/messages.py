@@ -1,0 +1,117 @@
+"""What crosses the boundary between the server's process and the engine process, by direction.
+
+Encoded with msgpack, one message a ZeroMQ frame. Audio is signed 16-bit little-endian mono PCM.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+# ---- server -> engine
+
+
+class Generate(msgspec.Struct, tag=True, frozen=True):
+    """Speak `chunks` in order, in one voice. All sampling fields are final: defaults are filled in by the sender."""
+
+    request_id: int
+    chunks: list[str]
+    voice: str
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    repetition_window: int
+    seed: int
+    max_tokens: int | None
+
+
+class Cancel(msgspec.Struct, tag=True, frozen=True):
+    """Stop a request; answered by `Finished` with reason "cancelled" unless it had finished before."""
+
+    request_id: int
+
+
+class Stop(msgspec.Struct, tag=True, frozen=True):
+    """Leave at once; what still runs is dropped."""
+
+
+ToEngine = Generate | Cancel | Stop
+
+# ---- engine -> server
+
+
+class SamplingDefaults(msgspec.Struct, frozen=True):
+    """The checkpoint's own sampling defaults."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    repetition_window: int
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """What is loaded: names, voices and how it runs."""
+
+    model: str
+    codec: str
+    demo: bool
+    voices: list[str]
+    defaults: SamplingDefaults
+    sample_rate: int
+    device: str
+    dtype: str
+    kernel: str
+    slots: int
+    max_context: int
+    parameters: int
+    load_seconds: float
+
+
+class Loading(msgspec.Struct, tag=True, frozen=True):
+    """Start-up progress: what is being done, and the share that is done (0..1)."""
+
+    stage: str
+    done: float
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """The models are loaded and a warm synthesis has succeeded."""
+
+    info: ModelInfo
+
+
+class Broken(msgspec.Struct, tag=True, frozen=True):
+    """The engine cannot start; the process ends after this. `kind` is the error's class name."""
+
+    kind: str
+    message: str
+    field: str | None = None
+
+
+class Audio(msgspec.Struct, tag=True, frozen=True):
+    """The next samples of a request; `tokens` are the audio codes generated for it so far."""
+
+    request_id: int
+    pcm: bytes
+    tokens: int
+
+
+class Finished(msgspec.Struct, tag=True, frozen=True):
+    """The request's slot is free. `reason`: "stop", "length" or "cancelled"."""
+
+    request_id: int
+    reason: str
+    input_tokens: int
+    output_tokens: int
+
+
+class Failed(msgspec.Struct, tag=True, frozen=True):
+    """The request broke; its slot is free. `param` is set when the request itself was at fault."""
+
+    request_id: int
+    message: str
+    param: str | None = None
+
+
+FromEngine = Loading | Ready | Broken | Audio | Finished | Failed

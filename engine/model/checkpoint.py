@@ -1,0 +1,210 @@
+"""Where an Orpheus-format model and a SNAC codec come from: a hub id, a local folder, or the shape of a named config.
+
+A model folder holds config.json, tokenizer.json and safetensors; a codec folder config.json and pytorch_model.bin (or
+model.safetensors). Nothing here runs code from a checkpoint: tensors come from safetensors, or from a pickle that is
+read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Final
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from snac import SNAC
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from engine.errors import CheckpointError
+from engine.messages import SamplingDefaults
+from engine.model.weights import LlamaShape
+from engine.prompt import AUDIO_TOKENS, FIRST_AUDIO_NUMBER, TokenLayout
+
+ENGLISH_VOICES: Final = ("tara", "leah", "jess", "leo", "dan", "mia", "zac", "zoe")
+DEFAULT_CODEC: Final = "hubertsiuzdak/snac_24khz"
+SAMPLE_RATE: Final = 24_000
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_MODEL_FILES = ["*.json", "*.safetensors"]
+_CODEC_FILES = ["config.json", "pytorch_model.bin", "*.safetensors"]
+
+# Shapes for load_format "dummy". Sources: the config.json of canopylabs/orpheus-3b-0.1-ft and hubertsiuzdak/snac_24khz.
+DUMMY_MODELS: Final[dict[str, dict[str, Any]]] = {
+    "orpheus-3b": {
+        "model_type": "llama", "num_hidden_layers": 28, "hidden_size": 3072, "num_attention_heads": 24,
+        "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 8192, "vocab_size": 156940,
+        "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "max_position_embeddings": 131072, "tie_word_embeddings": True,
+        "rope_scaling": {
+            "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+    }
+}  # fmt: skip
+DUMMY_CODECS: Final[dict[str, dict[str, Any]]] = {
+    "snac-24khz": {
+        "sampling_rate": 24000, "encoder_dim": 48, "encoder_rates": [2, 4, 8, 8], "decoder_dim": 1024,
+        "decoder_rates": [8, 8, 4, 2], "attn_window_size": None, "codebook_size": 4096, "codebook_dim": 8,
+        "vq_strides": [4, 2, 1], "noise": True, "depthwise": True,
+    }
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All of a model but its weights. `folder` is None for a dummy."""
+
+    name: str
+    folder: Path | None
+    shape: LlamaShape
+    layout: TokenLayout
+    voices: tuple[str, ...]
+    defaults: SamplingDefaults
+    encode: Callable[[str], list[int]]
+
+
+def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
+    """A model from a local folder or the hub. CheckpointError names the file that is missing or wrong, and the fix."""
+    folder = _resolve(source, revision, _MODEL_FILES)
+    config = _read_json(folder / "config.json")
+    shape = LlamaShape.from_config(config, str(folder))
+    tokenizer = _tokenizer(folder)
+    backend = tokenizer.backend_tokenizer
+    # A user's text is never parsed for control tokens.
+    backend.encode_special_tokens = True
+    layout = TokenLayout.from_vocabulary(backend.token_to_id, tokenizer.bos_token_id, shape.vocab)
+
+    def encode(text: str) -> list[int]:
+        return backend.encode(text, add_special_tokens=False).ids
+
+    return Checkpoint(
+        name=source if _HUB_ID.fullmatch(source) and not Path(source).exists() else folder.name,
+        folder=folder,
+        shape=shape,
+        layout=layout,
+        voices=_voices(config, folder),
+        defaults=_defaults(folder),
+        encode=encode,
+    )
+
+
+def dummy_checkpoint(name: str) -> Checkpoint:
+    """A named shape without weights or tokenizer: for measuring speed. CheckpointError lists the known names."""
+    config = DUMMY_MODELS.get(name)
+    if config is None:
+        raise CheckpointError(f"no dummy shape {name!r}; known: {', '.join(DUMMY_MODELS)}")
+
+    def encode(text: str) -> list[int]:
+        # About as many tokens as Llama 3's tokenizer makes of English.
+        return [zlib.crc32(text[i : i + 4].encode()) % 128_000 for i in range(0, len(text), 4)]
+
+    base = 128_256
+    layout = TokenLayout(
+        begin_of_text=128_000, end_of_turn=128_009, start_of_human=base + 3, end_of_human=base + 4, start_of_ai=base + 5,
+        start_of_speech=base + 1, end_of_speech=base + 2, first_audio=base + FIRST_AUDIO_NUMBER,
+    )  # fmt: skip
+    assert layout.first_audio + AUDIO_TOKENS <= config["vocab_size"]
+    return Checkpoint(name, None, LlamaShape.from_config(config, name), layout, ENGLISH_VOICES, _defaults(None), encode)
+
+
+def load_codec(source: str, revision: str | None = None) -> SNAC:
+    """SNAC's quantiser and decoder, in fp32 on the CPU; the encoder is not needed and may be absent."""
+    folder = _resolve(source, revision, _CODEC_FILES)
+    model = _snac(_read_json(folder / "config.json"), folder)
+    missing, unexpected = model.load_state_dict(_codec_state(folder), strict=False)
+    missing = [name for name in missing if not name.startswith("encoder.")]
+    if missing or unexpected:
+        names = ", ".join([*missing[:3], *unexpected[:3]])
+        raise CheckpointError(f"{folder}: the codec's weights do not match its config.json ({names}, ...)")
+    return model.float().eval()
+
+
+def dummy_codec(name: str, seed: int = 0) -> SNAC:
+    """A codec of a named shape with random weights."""
+    config = DUMMY_CODECS.get(name)
+    if config is None:
+        raise CheckpointError(f"no dummy codec {name!r}; known: {', '.join(DUMMY_CODECS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SNAC(**config).eval()
+
+
+def _resolve(source: str, revision: str | None, patterns: list[str]) -> Path:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if not _HUB_ID.fullmatch(source):
+        raise CheckpointError(f"{source!r} is neither a folder nor a hub id like 'canopylabs/orpheus-3b-0.1-ft'")
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise CheckpointError(f"{source} is gated: accept its terms on the hub and set HF_TOKEN") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(f"{source} is not on the hub (or is private: set HF_TOKEN)") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise CheckpointError(f"{source} could not be downloaded and is not in the local cache: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; download the checkpoint again") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error})") from error
+
+
+def _tokenizer(folder: Path) -> Any:
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder / 'tokenizer.json'} is missing; download the checkpoint again")
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{folder}: the tokenizer could not be read: {error}") from error
+
+
+def _voices(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    voices = config.get("voices", list(ENGLISH_VOICES))
+    if not voices or not isinstance(voices, list) or not all(isinstance(voice, str) and voice for voice in voices):
+        raise CheckpointError(f"{folder / 'config.json'}: 'voices' must be a list of names")
+    return tuple(voices)
+
+
+def _defaults(folder: Path | None) -> SamplingDefaults:
+    path = folder / "generation_config.json" if folder else None
+    named = _read_json(path) if path and path.is_file() else {}
+    return SamplingDefaults(
+        temperature=float(named.get("temperature", 0.6)),
+        top_p=float(named.get("top_p", 0.9)),
+        top_k=int(named.get("top_k") or 0),
+        repetition_penalty=float(named.get("repetition_penalty", 1.1)),
+        repetition_window=int(named.get("repetition_window") or 0),
+    )
+
+
+def _snac(config: dict[str, Any], folder: Path) -> SNAC:
+    try:
+        return SNAC(**config)
+    except TypeError as error:
+        raise CheckpointError(f"{folder / 'config.json'} is not a SNAC config ({error})") from error
+
+
+def _codec_state(folder: Path) -> dict[str, Tensor]:
+    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    try:
+        if safe.is_file():
+            return load_file(safe)
+        if pickled.is_file():
+            return torch.load(pickled, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{folder}: the codec's weights could not be read ({error}); download them again") from error
+    raise CheckpointError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")

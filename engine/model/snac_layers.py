@@ -1,0 +1,127 @@
+"""SNAC's decoder as a flat list of layers with plain tensors, weight norm folded: what both decoders are built from.
+
+Structure: snac 1.2.1 (hubertsiuzdak/snac), layers.py; the 24 kHz model is depthwise and has no attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from snac import SNAC
+from snac.layers import DecoderBlock, NoiseBlock, ResidualUnit, Snake1d
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from engine.errors import CheckpointError
+from engine.prompt import CODEBOOK_SIZE
+
+TAPS = 7
+LATENTS_PER_FRAME = 4
+
+
+class Kind(IntEnum):
+    """Numbers as in kernels/snac.c."""
+
+    DEPTHWISE = 0
+    POINTWISE = 1
+    UPSAMPLE = 2
+    NOISE = 3
+    RESIDUAL = 4
+    SNAKE = 5
+    OUTPUT = 6
+
+
+@dataclass
+class SnacLayer:
+    """One layer; absent tensors are None. `factor`: dilation, stride, or the number of the noise block."""
+
+    kind: Kind
+    channels_in: int
+    channels_out: int
+    factor: int = 1
+    alpha: Tensor | None = None  # [in], the snake before the convolution
+    taps: Tensor | None = None  # [in, 1, 7]
+    taps_bias: Tensor | None = None  # [in]
+    mid_alpha: Tensor | None = None  # [in], the snake before a residual unit's matrix
+    matrix: Tensor | None = None  # [out, in, 1]; UPSAMPLE [in, out, 2 * stride]; OUTPUT [1, in, 7]
+    bias: Tensor | None = None  # [out]
+
+
+def codebook_tables(model: SNAC) -> list[Tensor]:
+    """Each codebook's entries after its output projection, [4096, latent]."""
+    _fold_weight_norm(model.quantizer)
+    tables = []
+    for quantizer in model.quantizer.quantizers:
+        projection = quantizer.out_proj
+        tables.append((quantizer.codebook.weight @ projection.weight[..., 0].T + projection.bias).detach())
+    return tables
+
+
+def snac_layers(model: SNAC, source: str) -> list[SnacLayer]:
+    """The decoder's layers in order. CheckpointError when it is not built as the 24 kHz model is."""
+    if list(model.vq_strides) != [4, 2, 1] or model.codebook_size != CODEBOOK_SIZE or model.hop_length != 512:
+        raise CheckpointError(f"{source}: not a SNAC 24 kHz codec (strides 4, 2, 1; 4096 codes; 512 samples a latent)")
+    _fold_weight_norm(model.decoder)
+    layers: list[SnacLayer] = []
+    for module in model.decoder.model:
+        if isinstance(module, DecoderBlock):
+            layers += _block(list(module.block), sum(layer.kind == Kind.NOISE for layer in layers), source)
+        elif not isinstance(module, nn.Tanh):
+            layers.append(_single(module, source))
+    return layers
+
+
+def _block(modules: list[nn.Module], noises: int, source: str) -> list[SnacLayer]:
+    snake, up, *rest = modules
+    layers = [
+        SnacLayer(
+            Kind.UPSAMPLE, up.in_channels, up.out_channels, up.stride[0],
+            alpha=_flat(snake.alpha), matrix=up.weight.detach(), bias=_flat(up.bias),
+        )
+    ]  # fmt: skip
+    for module in rest:
+        if isinstance(module, NoiseBlock):
+            linear = module.linear
+            layers.append(
+                SnacLayer(Kind.NOISE, linear.in_channels, linear.out_channels, noises, matrix=linear.weight.detach())
+            )
+        elif isinstance(module, ResidualUnit):
+            layers.append(_residual(module))
+        else:
+            raise CheckpointError(f"{source}: the codec's decoder has an unknown layer {type(module).__name__}")
+    return layers
+
+
+def _residual(module: ResidualUnit) -> SnacLayer:
+    snake, depthwise, mid, pointwise = module.block
+    return SnacLayer(
+        Kind.RESIDUAL, depthwise.in_channels, pointwise.out_channels, depthwise.dilation[0],
+        alpha=_flat(snake.alpha), taps=depthwise.weight.detach(), taps_bias=_flat(depthwise.bias),
+        mid_alpha=_flat(mid.alpha), matrix=pointwise.weight.detach(), bias=_flat(pointwise.bias),
+    )  # fmt: skip
+
+
+def _single(module: nn.Module, source: str) -> SnacLayer:
+    if isinstance(module, Snake1d):
+        alpha = _flat(module.alpha)
+        return SnacLayer(Kind.SNAKE, alpha.numel(), alpha.numel(), alpha=alpha)
+    if isinstance(module, nn.Conv1d):
+        cin, cout, weight, bias = module.in_channels, module.out_channels, module.weight.detach(), _flat(module.bias)
+        if module.kernel_size == (1,) and module.groups == 1:
+            return SnacLayer(Kind.POINTWISE, cin, cout, matrix=weight, bias=bias)
+        if module.kernel_size == (TAPS,) and module.groups == cin:
+            return SnacLayer(Kind.DEPTHWISE, cin, cout, taps=weight, taps_bias=bias)
+        if module.kernel_size == (TAPS,) and cout == 1:
+            return SnacLayer(Kind.OUTPUT, cin, cout, matrix=weight, bias=bias)
+    raise CheckpointError(f"{source}: the codec's decoder has an unknown layer {type(module).__name__}")
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.detach().reshape(-1)
+
+
+def _fold_weight_norm(module: nn.Module) -> None:
+    for part in module.modules():
+        if parametrize.is_parametrized(part, "weight"):
+            parametrize.remove_parametrizations(part, "weight")

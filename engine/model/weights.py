@@ -1,0 +1,215 @@
+"""A Llama's shape and tensors: read from sharded safetensors straight to the device, or drawn at random for benchmarks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from engine.errors import CheckpointError
+from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS, TokenLayout
+
+# Rows of a slot's head: its 4,096 codes, end of speech, and padding to a multiple of 4.
+HEAD_ROWS = CODEBOOK_SIZE + 4
+END_ROW = CODEBOOK_SIZE
+
+
+@dataclass(frozen=True)
+class LlamaShape:
+    """What config.json says of the network."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    eps: float
+    rope: dict[str, Any]
+    max_positions: int
+    tied: bool
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], source: str) -> LlamaShape:
+        """From a Hugging Face config.json (the forms of transformers 4 and 5). CheckpointError names what is wrong."""
+        if config.get("model_type") != "llama":
+            raise CheckpointError(f"{source}: model_type is {config.get('model_type')!r}, an Orpheus checkpoint is a 'llama'")
+        try:
+            heads = int(config["num_attention_heads"])
+            rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+            rope.setdefault("rope_theta", config.get("rope_theta", 10000.0))
+            rope.setdefault("rope_type", rope.get("type", "default"))
+            return cls(
+                layers=int(config["num_hidden_layers"]),
+                hidden=int(config["hidden_size"]),
+                heads=heads,
+                kv_heads=int(config.get("num_key_value_heads") or heads),
+                head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+                intermediate=int(config["intermediate_size"]),
+                vocab=int(config["vocab_size"]),
+                eps=float(config.get("rms_norm_eps", 1e-5)),
+                rope=rope,
+                max_positions=int(config.get("max_position_embeddings", 8192)),
+                tied=bool(config.get("tie_word_embeddings", False)),
+            )
+        except KeyError as missing:
+            raise CheckpointError(f"{source}: config.json has no {missing}") from missing
+
+
+@dataclass
+class LayerWeights:
+    """One decoder layer; projections that read the same input are fused along their rows."""
+
+    input_norm: Tensor  # [hidden]
+    qkv: Tensor  # [(heads + 2 kv_heads) * head_dim, hidden]
+    attn_out: Tensor  # [hidden, heads * head_dim]
+    post_norm: Tensor  # [hidden]
+    gate_up: Tensor  # [2 * intermediate, hidden]
+    down: Tensor  # [hidden, intermediate]
+
+
+@dataclass
+class LlamaWeights:
+    """All tensors; `head` is the output head cut to what may be sampled at each slot of a frame."""
+
+    embed: Tensor  # [vocab, hidden]
+    layers: list[LayerWeights]
+    norm: Tensor  # [hidden]
+    lm_head: Tensor  # [vocab, hidden]; the embedding itself when tied
+    head: Tensor  # [7, HEAD_ROWS, hidden]
+
+    def to(self, dtype: torch.dtype) -> LlamaWeights:
+        """A copy in another type; a tied head stays tied."""
+        embed = self.embed.to(dtype)
+        tied = self.lm_head.data_ptr() == self.embed.data_ptr()
+        layers = [LayerWeights(**{name: tensor.to(dtype) for name, tensor in vars(layer).items()}) for layer in self.layers]
+        return LlamaWeights(embed, layers, self.norm.to(dtype), embed if tied else self.lm_head.to(dtype), self.head.to(dtype))
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, the tied head counted once and the cut head not at all."""
+        tensors = [self.embed, self.norm, *(t for layer in self.layers for t in vars(layer).values())]
+        untied = self.lm_head.data_ptr() != self.embed.data_ptr()
+        return sum(t.numel() for t in tensors) + (self.lm_head.numel() if untied else 0)
+
+
+def slot_heads(lm_head: Tensor, layout: TokenLayout) -> Tensor:
+    """[7, HEAD_ROWS, hidden]: for each slot its codes' rows, then end of speech, then zeros."""
+    head = lm_head.new_zeros(FRAME_TOKENS, HEAD_ROWS, lm_head.shape[1])
+    first = layout.first_audio
+    codes = lm_head[first : first + FRAME_TOKENS * CODEBOOK_SIZE]
+    head[:, :CODEBOOK_SIZE] = codes.view(FRAME_TOKENS, CODEBOOK_SIZE, -1)
+    head[:, END_ROW] = lm_head[layout.end_of_speech]
+    return head
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """bfloat16 for a checkpoint stored so, else float32."""
+    for path in _shards(folder):
+        with safe_open(path, framework="pt") as shard:
+            if "model.embed_tokens.weight" in shard.keys():  # noqa: SIM118 - not a mapping
+                kept = shard.get_slice("model.embed_tokens.weight").get_dtype() == "BF16"
+                return torch.bfloat16 if kept else torch.float32
+    raise CheckpointError(f"{folder}: no tensor model.embed_tokens.weight in its safetensors files")
+
+
+def load_weights(
+    folder: Path, shape: LlamaShape, layout: TokenLayout, device: torch.device, dtype: torch.dtype,
+    progress: Callable[[float], None] = lambda done: None,
+) -> LlamaWeights:  # fmt: skip
+    """Reads `folder`'s safetensors, each tensor straight to `device`, as `dtype`.
+
+    CheckpointError names a file or tensor that is missing or of the wrong shape.
+    """
+    with ExitStack() as stack:
+        shards = {}
+        for path in _shards(folder):
+            try:
+                shard = stack.enter_context(safe_open(path, framework="pt", device=str(device)))
+            except SafetensorError as error:
+                raise CheckpointError(f"{path} is not a readable safetensors file ({error}); download it again") from error
+            shards.update(dict.fromkeys(shard.keys(), shard))
+
+        def read(name: str, *expected: int) -> Tensor:
+            if name not in shards:
+                raise CheckpointError(f"{folder}: no tensor {name} in its safetensors files")
+            tensor = shards[name].get_tensor(name)
+            if tuple(tensor.shape) != expected:
+                raise CheckpointError(f"{folder}: {name} has shape {tuple(tensor.shape)}, config.json says {expected}")
+            return tensor.to(dtype)
+
+        return _assemble(shape, layout, read, not shape.tied, progress)
+
+
+def random_weights(shape: LlamaShape, layout: TokenLayout, device: torch.device, dtype: torch.dtype, seed: int) -> LlamaWeights:
+    """Weights of a real shape drawn at random: the same work as the real ones, for measuring speed."""
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def draw(name: str, *expected: int) -> Tensor:
+        if name.endswith("norm.weight"):
+            return torch.ones(expected, device=device, dtype=dtype)
+        tensor = torch.empty(expected, device=device, dtype=dtype)
+        return tensor.normal_(0.0, 0.02, generator=generator)
+
+    return _assemble(shape, layout, draw, not shape.tied, lambda done: None)
+
+
+def _assemble(
+    shape: LlamaShape, layout: TokenLayout, read: Callable[..., Tensor], untied: bool, progress: Callable[[float], None]
+) -> LlamaWeights:
+    queries, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    embed = read("model.embed_tokens.weight", shape.vocab, shape.hidden)
+    layers = []
+    for i in range(shape.layers):
+        at = f"model.layers.{i}."
+        attention, mlp = at + "self_attn.", at + "mlp."
+        layers.append(
+            LayerWeights(
+                input_norm=read(at + "input_layernorm.weight", shape.hidden),
+                qkv=torch.cat(
+                    [
+                        read(attention + "q_proj.weight", queries, shape.hidden),
+                        read(attention + "k_proj.weight", kv, shape.hidden),
+                        read(attention + "v_proj.weight", kv, shape.hidden),
+                    ]
+                ),
+                attn_out=read(attention + "o_proj.weight", shape.hidden, queries),
+                post_norm=read(at + "post_attention_layernorm.weight", shape.hidden),
+                gate_up=torch.cat(
+                    [
+                        read(mlp + "gate_proj.weight", shape.intermediate, shape.hidden),
+                        read(mlp + "up_proj.weight", shape.intermediate, shape.hidden),
+                    ]
+                ),
+                down=read(mlp + "down_proj.weight", shape.hidden, shape.intermediate),
+            )
+        )
+        progress((i + 1) / shape.layers)
+    norm = read("model.norm.weight", shape.hidden)
+    lm_head = read("lm_head.weight", shape.vocab, shape.hidden) if untied else embed
+    return LlamaWeights(embed, layers, norm, lm_head, slot_heads(lm_head, layout))
+
+
+def _shards(folder: Path) -> Iterator[Path]:
+    index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    elif single.is_file():
+        names = [single.name]
+    else:
+        raise CheckpointError(f"{folder} holds neither model.safetensors nor model.safetensors.index.json")
+    for name in names:
+        # An index is data from outside: it may only name files that lie beside it.
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing (named in {index.name}); download it again")
+        yield path

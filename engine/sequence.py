@@ -1,0 +1,61 @@
+"""One request inside the engine process: its prompts, its slot, and how far it has got."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why a request ended."""
+
+    STOP = "stop"  # the model ended its speech
+    LENGTH = "length"  # the frame budget was used up
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One piece of text, ready to run: prompt ids and the most frames that it may take."""
+
+    prompt: list[int]
+    max_frames: int
+
+
+@dataclass
+class Sequence:
+    """A request's chunks are spoken one after another in one slot.
+
+    `frames` counts the current chunk's frames, `tokens` all audio codes of the request.
+    """
+
+    request_id: int
+    chunks: list[Chunk]
+    seed: int
+    max_tokens: int | None = None
+    slot: int | None = None
+    chunk: int = 0
+    frames: int = 0
+    tokens: int = 0
+    finish_reason: FinishReason | None = None
+    truncated: bool = field(default=False)
+
+    @property
+    def current(self) -> Chunk:
+        """The chunk being spoken."""
+        return self.chunks[self.chunk]
+
+    @property
+    def chunk_seed(self) -> int:
+        """Each chunk draws its own random numbers; the first chunk's are the request's."""
+        return self.seed + self.chunk
+
+    @property
+    def length(self) -> int:
+        """Tokens of the current chunk in the slot's cache, or about to be."""
+        return len(self.current.prompt) + 7 * self.frames
+
+    @property
+    def input_tokens(self) -> int:
+        """Prompt tokens of all chunks."""
+        return sum(len(chunk.prompt) for chunk in self.chunks)

@@ -1,0 +1,66 @@
+"""A request's text -> the chunks that are spoken one after another.
+
+A chunk ends where a sentence ends, if it can: models of this family are trained on single utterances and lose their
+voice and their pace on long ones. Emotion tags such as <laugh> are never split.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from engine.prompt import strip_control_text
+
+MAX_CHUNK_CHARS: Final = 280
+_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+")
+_CLAUSE_END = re.compile(r"(?<=[,;:—–])\s+")
+_ABBREVIATIONS: Final = frozenset("mr mrs ms dr prof st vs etc e.g i.e no fig jr sr".split())
+
+
+def chunks(text: str, limit: int = MAX_CHUNK_CHARS) -> list[str]:
+    """Pieces of at most `limit` characters, in order, together all of the text's words. Empty for text without any."""
+    pieces: list[str] = []
+    for sentence in _sentences(" ".join(strip_control_text(text).split())):
+        for piece in _within(sentence, limit):
+            if pieces and len(pieces[-1]) + 1 + len(piece) <= limit // 2:
+                pieces[-1] += " " + piece
+            else:
+                pieces.append(piece)
+    return pieces
+
+
+def frame_budget(chunk: str) -> int:
+    """The most frames that speaking a chunk may take: far above a slow reader's need, so that only a runaway meets it."""
+    return 48 + 3 * len(chunk)
+
+
+def _sentences(text: str) -> list[str]:
+    sentences: list[str] = []
+    for part in _SENTENCE_END.split(text):
+        if sentences and _ends_in_abbreviation(sentences[-1]):
+            sentences[-1] += " " + part
+        elif part:
+            sentences.append(part)
+    return sentences
+
+
+def _ends_in_abbreviation(sentence: str) -> bool:
+    last = sentence.rsplit(None, 1)[-1]
+    return last.endswith(".") and (last[:-1].lower() in _ABBREVIATIONS or re.fullmatch(r"[A-Z]\.", last) is not None)
+
+
+def _within(sentence: str, limit: int) -> list[str]:
+    """A sentence cut at clauses, else at spaces, else anywhere, so that no piece exceeds `limit`."""
+    if len(sentence) <= limit:
+        return [sentence]
+    clauses = _CLAUSE_END.split(sentence)
+    parts = clauses if len(clauses) > 1 else sentence.split(" ")
+    if len(parts) == 1:
+        return [sentence[i : i + limit] for i in range(0, len(sentence), limit)]
+    packed: list[str] = []
+    for part in parts:
+        if packed and len(packed[-1]) + 1 + len(part) <= limit:
+            packed[-1] += " " + part
+        else:
+            packed.append(part)
+    return [piece for part in packed for piece in _within(part, limit)]

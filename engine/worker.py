@@ -1,0 +1,143 @@
+"""The engine process: receive, schedule, run, postprocess, send; for ever.
+
+Started by engine.engine as `python -m engine.worker IN OUT CONFIG`. Leaves when told to, and when its parent is gone
+(standard input ends).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import msgspec
+import zmq
+
+from engine.config import EngineConfig
+from engine.errors import CheckpointError, ConfigError, InvalidRequest
+from engine.messages import Audio, Broken, Cancel, Failed, Finished, FromEngine, Generate, Loading, Ready, Stop, ToEngine
+from engine.model.runner import ModelRunner
+from engine.model.slots import Sampling
+from engine.scheduler import Scheduler
+from engine.sequence import Sequence
+
+
+class Link:
+    """The two sockets to the server's process, and the pipe that says whether it still lives."""
+
+    def __init__(self, inbox: str, outbox: str) -> None:
+        context = zmq.Context.instance()
+        self._in, self._out = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+        self._out.setsockopt(zmq.SNDHWM, 0)
+        # What was sent last still goes out when the process ends.
+        self._out.setsockopt(zmq.LINGER, 2000)
+        self._in.connect(inbox)
+        self._out.connect(outbox)
+        self._poller = zmq.Poller()
+        self._poller.register(self._in, zmq.POLLIN)
+        self._poller.register(sys.stdin.fileno(), zmq.POLLIN)
+        self._decoder = msgspec.msgpack.Decoder(ToEngine)
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def send(self, message: FromEngine) -> None:
+        """Never blocks: the server's process always reads."""
+        self._out.send(self._encoder.encode(message))
+
+    def receive(self, wait: bool) -> list[ToEngine]:
+        """All messages that are there; with `wait`, at least one. A vanished parent counts as `Stop`."""
+        ready = dict(self._poller.poll(None if wait else 0))
+        if sys.stdin.fileno() in ready:
+            return [Stop()]
+        messages: list[ToEngine] = []
+        while self._in.poll(0):
+            messages.append(self._decoder.decode(self._in.recv()))
+        return messages
+
+
+class Worker:
+    """One loop over the scheduler and the runner."""
+
+    def __init__(self, link: Link, runner: ModelRunner, slots: int) -> None:
+        self._link, self._runner = link, runner
+        self._scheduler = Scheduler(slots)
+        self._sampling: dict[int, Sampling] = {}
+
+    def run(self) -> None:
+        """Until `Stop`. An error in a step is fatal: every open request fails, then the process ends with it."""
+        while True:
+            for message in self._link.receive(wait=self._scheduler.idle):
+                match message:
+                    case Generate():
+                        self._accept(message)
+                    case Cancel():
+                        self._cancel(message.request_id)
+                    case Stop():
+                        return
+            if not self._scheduler.idle:
+                self._step()
+
+    def _step(self) -> None:
+        for sequence in self._scheduler.schedule():
+            self._start(sequence)
+        running = self._scheduler.running
+        frame = self._runner.decode_frame(running)
+        results = self._scheduler.postprocess(zip(running, frame.ended, strict=True))
+        for result, pcm in zip(results, self._runner.speak(results, frame.codes), strict=True):
+            if pcm:
+                self._link.send(Audio(result.sequence.request_id, pcm, result.sequence.tokens))
+            if result.last:
+                self._advance(result.sequence)
+
+    def _accept(self, message: Generate) -> None:
+        try:
+            chunks = [self._runner.prompt(message.voice, text) for text in message.chunks]
+        except InvalidRequest as error:
+            self._link.send(Failed(message.request_id, error.message, error.param))
+            return
+        self._sampling[message.request_id] = Sampling(
+            temperature=message.temperature,
+            top_p=message.top_p,
+            top_k=message.top_k,
+            repetition_penalty=message.repetition_penalty,
+            window=message.repetition_window,
+            seed=message.seed,
+        )
+        self._scheduler.add(Sequence(message.request_id, chunks, message.seed, message.max_tokens))
+
+    def _start(self, sequence: Sequence) -> None:
+        self._runner.start(sequence, replace(self._sampling[sequence.request_id], seed=sequence.chunk_seed))
+
+    def _advance(self, sequence: Sequence) -> None:
+        if self._scheduler.next_chunk(sequence):
+            self._start(sequence)
+        else:
+            self._finished(sequence)
+
+    def _cancel(self, request_id: int) -> None:
+        sequence = self._scheduler.cancel(request_id)
+        if sequence is not None:
+            self._finished(sequence)
+
+    def _finished(self, sequence: Sequence) -> None:
+        del self._sampling[sequence.request_id]
+        assert sequence.finish_reason is not None
+        self._link.send(
+            Finished(sequence.request_id, sequence.finish_reason, sequence.input_tokens, sequence.tokens)
+        )
+
+
+def main(inbox: str, outbox: str, config_json: str) -> int:
+    """Exit status 0 after `Stop`, 1 when the engine cannot start; a broken step ends with a traceback."""
+    link = Link(inbox, outbox)
+    try:
+        config = msgspec.json.decode(config_json, type=EngineConfig)
+        runner = ModelRunner(config, progress=lambda stage, done: link.send(Loading(stage, done)))
+    except (CheckpointError, ConfigError) as error:
+        link.send(Broken(type(error).__name__, str(error), getattr(error, "field", None)))
+        return 1
+    link.send(Ready(runner.info))
+    Worker(link, runner, config.max_concurrency).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
