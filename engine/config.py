@@ -21,8 +21,8 @@ class EngineConfig:
 
     `model` and `codec` are hub ids, local folders, or (with `load_format="dummy"`) names of known shapes.
     `model=None` takes the bundled demo voice; `codec=None` takes the codec that belongs to the model.
-    `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text. `cache` is the folder for
-    compiled kernels (default: ~/.cache/lyre).
+    `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text. `cpu_threads`
+    (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default: ~/.cache/lyre).
     """
 
     model: str | None = None

@@ -96,7 +96,7 @@ class Engine:
         return len(self._streams) - self.running
 
     async def start(self, progress: Progress | None = None) -> None:
-        """Returns when a warm synthesis has succeeded. CheckpointError, ConfigError, EngineUnavailable say why it cannot."""
+        """Returns after a warm synthesis. CheckpointError, ConfigError and EngineUnavailable say why it cannot."""
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._supervisor = asyncio.create_task(self._supervise(started, progress or (lambda stage, done: None)))
         await started
@@ -179,9 +179,14 @@ class Engine:
                 sending.close(linger=0)
 
     async def _watch(
-        self, inbox: str, outbox: str, receiving: zmq.asyncio.Socket, sending: zmq.Socket, started: asyncio.Future[None],
+        self,
+        inbox: str,
+        outbox: str,
+        receiving: zmq.asyncio.Socket,
+        sending: zmq.Socket,
+        started: asyncio.Future[None],
         progress: Progress,
-    ) -> Exception:  # fmt: skip
+    ) -> Exception:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "engine.worker", outbox, inbox, msgspec.json.encode(self.config).decode(),
             # The pipe tells the worker that this process lives; a new session keeps the terminal's Ctrl-C away from it.
@@ -204,7 +209,9 @@ class Engine:
                         self._deliver(message)
         finally:
             await _end(process)
-        return failure or EngineUnavailable(f"the engine process ended with status {process.returncode}", retry_after=10.0)
+        return failure or EngineUnavailable(
+            f"the engine process ended with status {process.returncode}", retry_after=10.0
+        )
 
     async def _messages(self, socket: zmq.asyncio.Socket, died: asyncio.Task[int]) -> AsyncIterator[FromEngine]:
         """What the worker sends, until it is gone; while stopping, no longer than STOP_SECONDS."""

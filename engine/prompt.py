@@ -38,8 +38,10 @@ class TokenLayout:
     first_audio: int
 
     @classmethod
-    def from_vocabulary(cls, lookup: Callable[[str], int | None], begin_of_text: int | None, vocab_size: int) -> TokenLayout:
-        """Reads the layout from a tokenizer; `lookup` gives a token's id or None. CheckpointError when it is no Orpheus."""
+    def from_vocabulary(
+        cls, lookup: Callable[[str], int | None], begin_of_text: int | None, vocab_size: int
+    ) -> TokenLayout:
+        """Reads the layout from a tokenizer; `lookup` gives a token's id or None. CheckpointError: no Orpheus."""
 
         def token(text: str) -> int:
             found = lookup(text)
@@ -80,7 +82,7 @@ class TokenLayout:
         ]
 
     def codes(self, tokens: Sequence[int]) -> list[list[int]]:
-        """Audio tokens -> whole frames of 7 codes. ValueError for a token that is illegal at its slot or a partial frame."""
+        """Audio tokens -> whole frames of 7 codes. ValueError: a token its slot does not allow, or a partial frame."""
         if len(tokens) % FRAME_TOKENS:
             raise ValueError(f"{len(tokens)} tokens are not whole frames")
         frames: list[list[int]] = []
@@ -101,7 +103,7 @@ def codebooks(frames: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def strip_control_text(text: str) -> str:
-    """Removes spellings of control tokens, so that a user's text can neither steer the prompt nor be read out as noise."""
+    """Removes spellings of control tokens: a user's text can neither steer the prompt nor be read out as noise."""
     return _CONTROL_TEXT.sub(" ", text)
 
 

@@ -14,7 +14,9 @@ from engine.prompt import strip_control_text
 MAX_CHUNK_CHARS: Final = 280
 _SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+")
 _CLAUSE_END = re.compile(r"(?<=[,;:—–])\s+")
-_ABBREVIATIONS: Final = frozenset("mr mrs ms dr prof st vs etc e.g i.e no fig jr sr".split())
+_ABBREVIATIONS: Final = frozenset(
+    ["mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "no", "fig", "jr", "sr"]
+)
 
 
 def chunks(text: str, limit: int = MAX_CHUNK_CHARS) -> list[str]:
@@ -30,7 +32,7 @@ def chunks(text: str, limit: int = MAX_CHUNK_CHARS) -> list[str]:
 
 
 def frame_budget(chunk: str) -> int:
-    """The most frames that speaking a chunk may take: far above a slow reader's need, so that only a runaway meets it."""
+    """The most frames that a chunk may take: far above a slow reader's need, so that only a runaway meets it."""
     return 48 + 3 * len(chunk)
 
 

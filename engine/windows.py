@@ -1,7 +1,7 @@
 """Which samples a streaming decode may send. Pure arithmetic; all positions are samples from the utterance's start.
 
-The decoder is stateful: a call that pushes frames [start, start + count) puts out the samples of that span moved back by
-a constant lag (its look-ahead), so the first calls also cover positions before 0 and the flush positions past the end.
+The decoder is stateful: a call that pushes frames [start, start + count) puts out the samples of that span moved back
+by a constant lag (its look-ahead), so the first calls also cover positions before 0, the flush ones past the end.
 """
 
 from __future__ import annotations

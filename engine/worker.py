@@ -14,7 +14,19 @@ import zmq
 
 from engine.config import EngineConfig
 from engine.errors import CheckpointError, ConfigError, InvalidRequest
-from engine.messages import Audio, Broken, Cancel, Failed, Finished, FromEngine, Generate, Loading, Ready, Stop, ToEngine
+from engine.messages import (
+    Audio,
+    Broken,
+    Cancel,
+    Failed,
+    Finished,
+    FromEngine,
+    Generate,
+    Loading,
+    Ready,
+    Stop,
+    ToEngine,
+)
 from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling
 from engine.scheduler import Scheduler
@@ -120,9 +132,7 @@ class Worker:
     def _finished(self, sequence: Sequence) -> None:
         del self._sampling[sequence.request_id]
         assert sequence.finish_reason is not None
-        self._link.send(
-            Finished(sequence.request_id, sequence.finish_reason, sequence.input_tokens, sequence.tokens)
-        )
+        self._link.send(Finished(sequence.request_id, sequence.finish_reason, sequence.input_tokens, sequence.tokens))
 
 
 def main(inbox: str, outbox: str, config_json: str) -> int:

@@ -109,9 +109,15 @@ def dummy_checkpoint(name: str) -> Checkpoint:
 
     base = 128_256
     layout = TokenLayout(
-        begin_of_text=128_000, end_of_turn=128_009, start_of_human=base + 3, end_of_human=base + 4, start_of_ai=base + 5,
-        start_of_speech=base + 1, end_of_speech=base + 2, first_audio=base + FIRST_AUDIO_NUMBER,
-    )  # fmt: skip
+        begin_of_text=128_000,
+        end_of_turn=128_009,
+        start_of_human=base + 3,
+        end_of_human=base + 4,
+        start_of_ai=base + 5,
+        start_of_speech=base + 1,
+        end_of_speech=base + 2,
+        first_audio=base + FIRST_AUDIO_NUMBER,
+    )
     assert layout.first_audio + AUDIO_TOKENS <= config["vocab_size"]
     return Checkpoint(name, None, LlamaShape.from_config(config, name), layout, ENGLISH_VOICES, _defaults(None), encode)
 
@@ -206,5 +212,7 @@ def _codec_state(folder: Path) -> dict[str, Tensor]:
         if pickled.is_file():
             return torch.load(pickled, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{folder}: the codec's weights could not be read ({error}); download them again") from error
+        raise CheckpointError(
+            f"{folder}: the codec's weights could not be read ({error}); download them again"
+        ) from error
     raise CheckpointError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")

@@ -1,7 +1,7 @@
 """The language model in plain torch: prefill and whole-frame decode over static slots. The reference for every kernel.
 
-Keys and values: [layers, slots, kv_heads, context, head_dim]. All rows of a decode batch stand at the same slot of their
-frame, so one cut head serves the batch.
+Keys and values: [layers, slots, kv_heads, context, head_dim]. All rows of a decode batch stand at the same slot of
+their frame, so one cut head serves the batch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TorchLlama:
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, slots: Tensor, positions: Tensor, length: int) -> Tensor:
-        """One token a row: writes its key and value, -> normed hidden states [B, hidden]. `length` bounds position + 1."""
+        """One token a row: writes its key and value; -> normed hidden states [B, hidden]. `length` > any position."""
         x = self.weights.embed[tokens]
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
         for i, layer in enumerate(self.weights.layers):
@@ -87,7 +87,9 @@ class TorchLlama:
 
     def _project(self, layer: LayerWeights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         shape = self.shape
-        heads = F.linear(self._norm(x, layer.input_norm), layer.qkv).view(-1, shape.heads + 2 * shape.kv_heads, shape.head_dim)
+        heads = F.linear(self._norm(x, layer.input_norm), layer.qkv).view(
+            -1, shape.heads + 2 * shape.kv_heads, shape.head_dim
+        )
         turned = _rotate(heads[:, : shape.heads + shape.kv_heads], cos, sin)
         return turned[:, : shape.heads], turned[:, shape.heads :], heads[:, shape.heads + shape.kv_heads :]
 

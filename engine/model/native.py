@@ -20,9 +20,9 @@ from engine.model.weights import HEAD_ROWS, LlamaShape, LlamaWeights
 from engine.prompt import FRAME_TOKENS, TokenLayout
 
 PACK = 32  # outputs that the kernel computes side by side
-_INTS = "layers hidden heads kv_heads head_dim intermediate context slots bf16 first_audio".split()
-_POINTERS = "embed norms qkv attn_out gate_up down head cos sin keys values".split()
-_STATE = "token position frame seed temperature top_p penalty top_k window last_seen".split()
+_INTS = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "context", "slots", "bf16", "first_audio")
+_POINTERS = ("embed", "norms", "qkv", "attn_out", "gate_up", "down", "head", "cos", "sin", "keys", "values")
+_STATE = ("token", "position", "frame", "seed", "temperature", "top_p", "penalty", "top_k", "window", "last_seen")
 
 
 class _Model(ctypes.Structure):
@@ -59,7 +59,14 @@ class NativeLlama:
         """Writes a prompt's keys and values into a slot, from position 0."""
         self._check(slot)
         array = (ctypes.c_int64 * len(ids))(*ids)
-        self._call("lyre_prefill", ctypes.byref(self._model), ctypes.c_int64(slot), array, ctypes.c_int64(len(ids)), ctypes.c_int64(0))
+        self._call(
+            "lyre_prefill",
+            ctypes.byref(self._model),
+            ctypes.c_int64(slot),
+            array,
+            ctypes.c_int64(len(ids)),
+            ctypes.c_int64(0),
+        )
 
     def decode_frame(self, slots: list[int], length: int, min_frames: int) -> tuple[Tensor, Tensor]:
         """Seven steps for each slot; -> codes int32 [B, 7] and whether the row ended instead, bool [B]."""
@@ -87,10 +94,20 @@ class NativeLlama:
     def _describe(self, weights: LlamaWeights, layout: TokenLayout, slots: int) -> _Model:
         shape, tensors = self.shape, self._tensors
         model = _Model(
-            layers=shape.layers, hidden=shape.hidden, heads=shape.heads, kv_heads=shape.kv_heads, head_dim=shape.head_dim,
-            intermediate=shape.intermediate, context=self.context, slots=slots, bf16=weights.embed.dtype == torch.bfloat16,
-            first_audio=layout.first_audio, eps=shape.eps, keys=self.keys.data_ptr(), values=self.values.data_ptr(),
-        )  # fmt: skip
+            layers=shape.layers,
+            hidden=shape.hidden,
+            heads=shape.heads,
+            kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            intermediate=shape.intermediate,
+            context=self.context,
+            slots=slots,
+            bf16=weights.embed.dtype == torch.bfloat16,
+            first_audio=layout.first_audio,
+            eps=shape.eps,
+            keys=self.keys.data_ptr(),
+            values=self.values.data_ptr(),
+        )
         for name in ("embed", "norms", "head", "cos", "sin"):
             setattr(model, name, tensors[name][0].data_ptr())
         for name in ("qkv", "attn_out", "gate_up", "down"):
@@ -112,7 +129,8 @@ def _packed(weights: LlamaWeights, tables: tuple[Tensor, Tensor]) -> dict:
     head = F.pad(weights.head, (0, 0, 0, -HEAD_ROWS % PACK))
     norms = [norm for layer in weights.layers for norm in (layer.input_norm, layer.post_norm)]
     layers = {
-        name: [pack(getattr(layer, name)) for layer in weights.layers] for name in ("qkv", "attn_out", "gate_up", "down")
+        name: [pack(getattr(layer, name)) for layer in weights.layers]
+        for name in ("qkv", "attn_out", "gate_up", "down")
     }
     return {
         "embed": [weights.embed.contiguous()],

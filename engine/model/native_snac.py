@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from engine.model.snac import lag_of
 from engine.model.snac_layers import LATENTS_PER_FRAME, TAPS, Kind, SnacLayer
 from engine.windows import SAMPLES_PER_FRAME
 
-_TENSORS = "alpha alpha_inverse taps taps_bias mid_alpha mid_alpha_inverse matrix bias".split()
+_TENSORS = ("alpha", "alpha_inverse", "taps", "taps_bias", "mid_alpha", "mid_alpha_inverse", "matrix", "bias")
 
 
 class _Layer(ctypes.Structure):
@@ -36,16 +37,23 @@ class _Decoder(ctypes.Structure):
 
 
 class NativeSnac:
-    """Single-threaded fp32. `noise=False` leaves the noise blocks out (for parity tests)."""
+    """fp32; the rows of a batch are shared out over `threads`. `noise=False` leaves the noise blocks out (parity tests)."""
 
     name = "native"
 
     def __init__(
-        self, layers: list[SnacLayer], tables: list[Tensor], slots: int, cache: Path, noise: bool = True
+        self,
+        layers: list[SnacLayer],
+        tables: list[Tensor],
+        slots: int,
+        cache: Path,
+        threads: int = 1,
+        noise: bool = True,
     ) -> None:
         layers = [layer for layer in layers if noise or layer.kind != Kind.NOISE]
         self.lag = lag_of(layers)
         self._library = ctypes.CDLL(str(build(cache)))
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="snac")
         self._tables = [table.float().contiguous() for table in tables]
         self._packed = [_packed(layer) for layer in layers]
         starts, floats = _state_layout(layers)
@@ -60,10 +68,15 @@ class NativeSnac:
             )
         )  # fmt: skip
         self._decoder = _Decoder(
-            layers=len(layers), latent=self._tables[0].shape[1], widest=_widest(layers), slots=slots, slot_floats=floats,
+            layers=len(layers),
+            latent=self._tables[0].shape[1],
+            widest=_widest(layers),
+            slots=slots,
+            slot_floats=floats,
             tables=(ctypes.c_void_p * 3)(*(table.data_ptr() for table in self._tables)),
-            layer=ctypes.addressof(self._layers), state=self._state.data_ptr(),
-        )  # fmt: skip
+            layer=ctypes.addressof(self._layers),
+            state=self._state.data_ptr(),
+        )
 
     def reset(self, slot: int) -> None:
         """A new utterance begins in this slot."""
@@ -77,20 +90,24 @@ class NativeSnac:
         codes = codes.to(torch.int32).contiguous()
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self._tables[0].shape[0]:
             raise ValueError("a code lies outside of the codebook")
+        # The kernel trusts its caller; a wrong index there would be a write into foreign memory.
+        if not all(0 <= slot < self._state.shape[0] for slot in slots) or len(set(slots)) < len(slots):
+            raise IndexError(f"{slots} are not different slots of {self._state.shape[0]}")
         frames = codes.shape[1]
         samples = torch.empty(len(slots), frames * SAMPLES_PER_FRAME)
-        for row, slot in enumerate(slots):
-            # The kernel trusts its caller; a wrong index there would be a write into foreign memory.
-            if not 0 <= slot < self._state.shape[0]:
-                raise IndexError(f"slot {slot} does not exist")
-            failed = self._library.lyre_snac(
-                ctypes.byref(self._decoder), ctypes.c_int64(slot), ctypes.c_void_p(codes[row].data_ptr()),
+
+        def push(row: int) -> int:
+            # ctypes lets go of the interpreter lock during the call.
+            return self._library.lyre_snac(
+                ctypes.byref(self._decoder), ctypes.c_int64(slots[row]), ctypes.c_void_p(codes[row].data_ptr()),
                 ctypes.c_int64(frames), ctypes.c_int64(start[row] * LATENTS_PER_FRAME),
                 ctypes.c_int64(total[row] * LATENTS_PER_FRAME), ctypes.c_uint64(seeds[row] % 2**64),
                 ctypes.c_void_p(samples[row].data_ptr()),
             )  # fmt: skip
-            if failed:
-                raise MemoryError("lyre_snac: no memory for the scratch buffers")
+
+        rows = range(len(slots))
+        if any(self._threads.map(push, rows) if len(slots) > 1 else map(push, rows)):
+            raise MemoryError("lyre_snac: no memory for the scratch buffers")
         return samples
 
 
@@ -102,12 +119,17 @@ def supports(layers: list[SnacLayer]) -> bool:
 
 
 def _packed(layer: SnacLayer) -> dict[str, Tensor]:
+    repeats = layer.factor if layer.kind == Kind.UPSAMPLE else 1
     tensors = {
-        "alpha": layer.alpha, "taps_bias": layer.taps_bias, "mid_alpha": layer.mid_alpha,
-        "bias": layer.bias.repeat(layer.factor) if layer.bias is not None and layer.kind == Kind.UPSAMPLE else layer.bias,
-        "alpha_inverse": _inverse(layer.alpha), "mid_alpha_inverse": _inverse(layer.mid_alpha),
-        "taps": None if layer.taps is None else layer.taps[:, 0].T, "matrix": _matrix(layer),
-    }  # fmt: skip
+        "alpha": layer.alpha,
+        "alpha_inverse": _inverse(layer.alpha),
+        "taps": None if layer.taps is None else layer.taps[:, 0].T,
+        "taps_bias": layer.taps_bias,
+        "mid_alpha": layer.mid_alpha,
+        "mid_alpha_inverse": _inverse(layer.mid_alpha),
+        "matrix": _matrix(layer),
+        "bias": None if layer.bias is None else layer.bias.repeat(repeats),
+    }
     return {name: tensor.float().contiguous() for name, tensor in tensors.items() if tensor is not None}
 
 
@@ -144,6 +166,8 @@ def _widest(layers: list[SnacLayer]) -> int:
     rate, widest = 1, 0
     for layer in layers:
         rate *= layer.factor if layer.kind == Kind.UPSAMPLE else 1
-        history = (TAPS - 1) * layer.factor * layer.channels_in if layer.kind == Kind.RESIDUAL else TAPS * layer.channels_in
+        history = (
+            (TAPS - 1) * layer.factor * layer.channels_in if layer.kind == Kind.RESIDUAL else TAPS * layer.channels_in
+        )
         widest = max(widest, rate * max(layer.channels_out, layer.channels_in), history)
     return widest

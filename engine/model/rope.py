@@ -1,4 +1,4 @@
-"""Rotary position embedding tables, plain and with Llama 3's frequency scaling (arXiv 2407.21783; transformers' "llama3")."""
+"""Rotary position embedding tables, plain and with Llama 3's frequency scaling (transformers' "llama3")."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rope_tables(rope: dict[str, Any], head_dim: int, context: int, device: torch
 
 
 def inverse_frequencies(rope: dict[str, Any], head_dim: int) -> Tensor:
-    """Radians a position for each pair of dimensions, float32 [head_dim / 2]. CheckpointError for an unknown scaling."""
+    """Radians a position for each pair of dimensions, float32 [head_dim / 2]. CheckpointError: unknown scaling."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
     frequencies = 1.0 / (float(rope["rope_theta"]) ** exponents)
     kind = rope["rope_type"]

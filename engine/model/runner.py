@@ -1,4 +1,4 @@
-"""ModelRunner: the models, warm, behind four calls: prompt, start, decode_frame, speak. The worker's only way to torch."""
+"""ModelRunner: the models, warm, behind four calls: prompt, start, decode_frame, speak. The worker's way to torch."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ class ModelRunner:
         totals = [sequence.frames if ended else NO_END for sequence in sequences]
         samples = self.codec.decode(slots, codes, starts, totals, [sequence.chunk_seed for sequence in sequences])
         pcm = (samples * 32767.0).round().clamp(-32768, 32767).to(torch.int16).cpu().numpy()
-        kept = [window(s, codes.shape[1], self.codec.lag, t if ended else None) for s, t in zip(starts, totals, strict=True)]
+        kept = [
+            window(s, codes.shape[1], self.codec.lag, t if ended else None) for s, t in zip(starts, totals, strict=True)
+        ]
         return [row[w.skip : w.skip + w.keep].astype("<i2").tobytes() for row, w in zip(pcm, kept, strict=True)]
 
     def _warm_up(self) -> None:
@@ -182,7 +184,7 @@ def _models(
     config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, device: torch.device, context: int
 ) -> tuple[Any, Any, str]:
     """The language model and the codec: in compiled CPU kernels where they fit, else in torch."""
-    slots = config.max_concurrency
+    slots, threads = config.max_concurrency, config.cpu_threads or os.cpu_count() or 1
     codec, name = _codec(config)
     tables, layers = codebook_tables(codec), snac_layers(codec, name)
     shape, layout, cache = checkpoint.shape, checkpoint.layout, config.cache_folder
@@ -190,7 +192,7 @@ def _models(
     if reason is None:
         try:
             native = NativeLlama(shape, weights, layout, slots, context, cache)
-            return native, NativeSnac(layers, tables, slots, cache), name
+            return native, NativeSnac(layers, tables, slots, cache, threads), name
         except BuildError as error:
             reason = str(error)
     if config.cpu_kernel == "native":

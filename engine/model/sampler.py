@@ -16,7 +16,7 @@ from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS
 
 
 def sample(logits: Tensor, k: int, state: SlotState, slots: Tensor, min_frames: int) -> Tensor:
-    """Draws slot k's code for each row. logits [B, >= 4097] float32, slots [B]; -> int64 [B], END_ROW for end of speech.
+    """Draws slot k's code for each row. logits [B, >= 4097] float32, slots [B]; -> int64 [B], END_ROW: speech ends.
 
     End of speech is legal at k = 0 only, and not before `min_frames` frames.
     """

@@ -1,14 +1,15 @@
 """Exact streaming SNAC decode in torch, batched over static slots: the pieces together equal a whole-utterance decode.
 
 Every convolution keeps the inputs that its next output still needs, so a call computes new samples only. Output lags
-input by `lag` samples, the decoder's look-ahead; `engine.windows` says which samples of a call are real. Positions before
-the utterance and past its end are zeroed after every layer, which is what each layer's own zero padding does in a whole
-decode. Noise is keyed by (seed, block, absolute position): the same alone, in any batch and in any chunking.
+input by `lag` samples, the decoder's look-ahead; `engine.windows` says which samples of a call are real. Positions
+before the utterance and past its end are zeroed after every layer, which is what each layer's own zero padding does in
+a whole decode. Noise is keyed by (seed, block, absolute position): the same alone, in any batch and in any chunking.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ def lag_of(layers: list[SnacLayer]) -> int:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a batch's activations stand: row b's first column is position start[b] * rate - offset of total[b] * rate."""
+    """Where a batch's activations stand: row b's first column is position start[b] * rate - offset."""
 
     start: Tensor  # [B] latents
     total: Tensor  # [B] latents
@@ -100,17 +101,20 @@ class TorchSnac:
         return torch.tanh(x[:, 0]).float()
 
     def _latents(self, codes: Tensor) -> Tensor:
-        batch, frames, _ = codes.shape
-        total = 0
+        total = torch.zeros((), device=codes.device, dtype=self._tables[0].dtype)
         for table, book in zip(self._tables, self._books, strict=True):
             entries = table[codes[:, :, book]].flatten(1, 2)  # [B, frames * len(book), latent]
             total = total + entries.repeat_interleave(LATENTS_PER_FRAME // len(book), dim=1)
         return total.transpose(1, 2)
 
-    def _apply(self, layer: SnacLayer, x: Tensor, states: list[Tensor], rows: Tensor, place: _Place, seed: Tensor) -> Tensor:
+    def _apply(
+        self, layer: SnacLayer, x: Tensor, states: list[Tensor], rows: Tensor, place: _Place, seed: Tensor
+    ) -> Tensor:
         match layer.kind:
             case Kind.DEPTHWISE:
-                return F.conv1d(_with_history(states[0], rows, x), layer.taps, layer.taps_bias, groups=layer.channels_in)
+                return F.conv1d(
+                    _with_history(states[0], rows, x), layer.taps, layer.taps_bias, groups=layer.channels_in
+                )
             case Kind.POINTWISE:
                 return F.conv1d(x, layer.matrix, layer.bias)
             case Kind.SNAKE:
@@ -158,5 +162,7 @@ def _snake(x: Tensor, alpha: Tensor | None) -> Tensor:
 
 
 def _moved(layer: SnacLayer, device: torch.device, dtype: torch.dtype) -> SnacLayer:
-    fields = {name: v.to(device, dtype) if isinstance(v, Tensor) else v for name, v in vars(layer).items()}
+    fields: dict[str, Any] = {
+        name: v.to(device, dtype) if isinstance(v, Tensor) else v for name, v in vars(layer).items()
+    }
     return SnacLayer(**fields)

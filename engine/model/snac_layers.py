@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from snac import SNAC
 from snac.layers import DecoderBlock, NoiseBlock, ResidualUnit, Snake1d
@@ -34,25 +35,29 @@ class Kind(IntEnum):
 
 @dataclass
 class SnacLayer:
-    """One layer; absent tensors are None. `factor`: dilation, stride, or the number of the noise block."""
+    """One layer; the tensors that a kind has not are None.
+
+    `factor`: dilation, stride, or the number of the noise block.
+    """
 
     kind: Kind
     channels_in: int
     channels_out: int
     factor: int = 1
-    alpha: Tensor | None = None  # [in], the snake before the convolution
-    taps: Tensor | None = None  # [in, 1, 7]
-    taps_bias: Tensor | None = None  # [in]
-    mid_alpha: Tensor | None = None  # [in], the snake before a residual unit's matrix
-    matrix: Tensor | None = None  # [out, in, 1]; UPSAMPLE [in, out, 2 * stride]; OUTPUT [1, in, 7]
-    bias: Tensor | None = None  # [out]
+    alpha: Any = None  # [in], the snake before the convolution
+    taps: Any = None  # [in, 1, 7]
+    taps_bias: Any = None  # [in]
+    mid_alpha: Any = None  # [in], the snake before a residual unit's matrix
+    matrix: Any = None  # [out, in, 1]; UPSAMPLE [in, out, 2 * stride]; OUTPUT [1, in, 7]
+    bias: Any = None  # [out]
 
 
 def codebook_tables(model: SNAC) -> list[Tensor]:
     """Each codebook's entries after its output projection, [4096, latent]."""
     _fold_weight_norm(model.quantizer)
     tables = []
-    for quantizer in model.quantizer.quantizers:
+    quantizers: Any = model.quantizer.quantizers
+    for quantizer in quantizers:
         projection = quantizer.out_proj
         tables.append((quantizer.codebook.weight @ projection.weight[..., 0].T + projection.bias).detach())
     return tables
@@ -64,7 +69,8 @@ def snac_layers(model: SNAC, source: str) -> list[SnacLayer]:
         raise CheckpointError(f"{source}: not a SNAC 24 kHz codec (strides 4, 2, 1; 4096 codes; 512 samples a latent)")
     _fold_weight_norm(model.decoder)
     layers: list[SnacLayer] = []
-    for module in model.decoder.model:
+    modules: Any = model.decoder.model
+    for module in modules:
         if isinstance(module, DecoderBlock):
             layers += _block(list(module.block), sum(layer.kind == Kind.NOISE for layer in layers), source)
         elif not isinstance(module, nn.Tanh):
@@ -72,8 +78,9 @@ def snac_layers(model: SNAC, source: str) -> list[SnacLayer]:
     return layers
 
 
-def _block(modules: list[nn.Module], noises: int, source: str) -> list[SnacLayer]:
+def _block(modules: list[Any], noises: int, source: str) -> list[SnacLayer]:
     snake, up, *rest = modules
+    linear: Any
     layers = [
         SnacLayer(
             Kind.UPSAMPLE, up.in_channels, up.out_channels, up.stride[0],
@@ -93,7 +100,7 @@ def _block(modules: list[nn.Module], noises: int, source: str) -> list[SnacLayer
     return layers
 
 
-def _residual(module: ResidualUnit) -> SnacLayer:
+def _residual(module: Any) -> SnacLayer:
     snake, depthwise, mid, pointwise = module.block
     return SnacLayer(
         Kind.RESIDUAL, depthwise.in_channels, pointwise.out_channels, depthwise.dilation[0],
@@ -102,7 +109,7 @@ def _residual(module: ResidualUnit) -> SnacLayer:
     )  # fmt: skip
 
 
-def _single(module: nn.Module, source: str) -> SnacLayer:
+def _single(module: Any, source: str) -> SnacLayer:
     if isinstance(module, Snake1d):
         alpha = _flat(module.alpha)
         return SnacLayer(Kind.SNAKE, alpha.numel(), alpha.numel(), alpha=alpha)
@@ -117,7 +124,7 @@ def _single(module: nn.Module, source: str) -> SnacLayer:
     raise CheckpointError(f"{source}: the codec's decoder has an unknown layer {type(module).__name__}")
 
 
-def _flat(tensor: Tensor) -> Tensor:
+def _flat(tensor: Any) -> Tensor:
     return tensor.detach().reshape(-1)
 
 

@@ -1,4 +1,4 @@
-"""A Llama's shape and tensors: read from sharded safetensors straight to the device, or drawn at random for benchmarks."""
+"""A Llama's shape and tensors: read from sharded safetensors straight to the device, or drawn at random."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class LlamaShape:
     def from_config(cls, config: dict[str, Any], source: str) -> LlamaShape:
         """From a Hugging Face config.json (the forms of transformers 4 and 5). CheckpointError names what is wrong."""
         if config.get("model_type") != "llama":
-            raise CheckpointError(f"{source}: model_type is {config.get('model_type')!r}, an Orpheus checkpoint is a 'llama'")
+            raise CheckpointError(
+                f"{source}: model_type is {config.get('model_type')!r}, an Orpheus checkpoint is a 'llama'"
+            )
         try:
             heads = int(config["num_attention_heads"])
             rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
@@ -90,8 +92,12 @@ class LlamaWeights:
         """A copy in another type; a tied head stays tied."""
         embed = self.embed.to(dtype)
         tied = self.lm_head.data_ptr() == self.embed.data_ptr()
-        layers = [LayerWeights(**{name: tensor.to(dtype) for name, tensor in vars(layer).items()}) for layer in self.layers]
-        return LlamaWeights(embed, layers, self.norm.to(dtype), embed if tied else self.lm_head.to(dtype), self.head.to(dtype))
+        layers = [
+            LayerWeights(**{name: tensor.to(dtype) for name, tensor in vars(layer).items()}) for layer in self.layers
+        ]
+        return LlamaWeights(
+            embed, layers, self.norm.to(dtype), embed if tied else self.lm_head.to(dtype), self.head.to(dtype)
+        )
 
     @property
     def parameters(self) -> int:
@@ -135,7 +141,9 @@ def load_weights(
             try:
                 shard = stack.enter_context(safe_open(path, framework="pt", device=str(device)))
             except SafetensorError as error:
-                raise CheckpointError(f"{path} is not a readable safetensors file ({error}); download it again") from error
+                raise CheckpointError(
+                    f"{path} is not a readable safetensors file ({error}); download it again"
+                ) from error
             shards.update(dict.fromkeys(shard.keys(), shard))
 
         def read(name: str, *expected: int) -> Tensor:
@@ -149,7 +157,9 @@ def load_weights(
         return _assemble(shape, layout, read, not shape.tied, progress)
 
 
-def random_weights(shape: LlamaShape, layout: TokenLayout, device: torch.device, dtype: torch.dtype, seed: int) -> LlamaWeights:
+def random_weights(
+    shape: LlamaShape, layout: TokenLayout, device: torch.device, dtype: torch.dtype, seed: int
+) -> LlamaWeights:
     """Weights of a real shape drawn at random: the same work as the real ones, for measuring speed."""
     generator = torch.Generator(device).manual_seed(seed)
 

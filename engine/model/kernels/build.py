@@ -56,6 +56,8 @@ def _fingerprint(compiler: str) -> str:
     processor = platform.machine() + platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        processor += "".join(line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "model name")))
+        processor += "".join(
+            line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "model name"))
+        )
     text = "".join(path.read_text() for path in (*SOURCES, HEADER)) + " ".join(FLAGS) + compiler + processor
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,92 @@
+"""API keys: which are accepted, and the guard that asks for one before the body is read."""
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from api.errors import ApiError
+from engine import ConfigError
+
+log = logging.getLogger("lyre")
+
+_CHALLENGE: Final = {"www-authenticate": "Bearer"}
+
+
+class KeyRing:
+    """The accepted keys, as digests. A key file is read again when it changes, so keys rotate without a restart."""
+
+    def __init__(self, keys: Iterable[str], file: Path | None = None) -> None:
+        self._given = frozenset(map(_digest, keys))
+        self._file = file
+        self._from_file: frozenset[bytes] = frozenset()
+        self._stamp: tuple[int, int, int] | None = None
+        if file is not None:
+            try:
+                self._reload(file)
+            except OSError as error:
+                raise ConfigError("api_keys_file", f"{file}: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise ConfigError("api_keys_file", f"{file} is not text") from None
+            if not self._from_file:
+                raise ConfigError("api_keys_file", f"{file} holds no key")
+
+    @property
+    def required(self) -> bool:
+        """Whether requests need a key at all; a key file that was emptied later locks everybody out."""
+        return bool(self._given) or self._file is not None
+
+    def accepts(self, key: str) -> bool:
+        """Whether this is a valid key; takes the same time for every wrong one."""
+        self._refresh()
+        digest = _digest(key)
+        # Summed, not any(): every known key is compared, whichever matches.
+        return sum(hmac.compare_digest(digest, known) for known in (*self._given, *self._from_file)) > 0
+
+    def _refresh(self) -> None:
+        if self._file is None:
+            return
+        try:
+            if _stamp(self._file) != self._stamp:
+                self._reload(self._file)
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("the key file cannot be read, the last keys stay valid: %s", error)
+
+    def _reload(self, file: Path) -> None:
+        stamp = _stamp(file)
+        lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+        self._from_file = frozenset(_digest(line) for line in lines if line and not line.startswith("#"))
+        self._stamp = stamp
+
+
+async def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar guard: 401 unless keys are off or the request bears a good one."""
+    keys: KeyRing = connection.app.state.key_ring
+    if not keys.required:
+        return
+    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    key = key.strip()
+    if scheme.lower() != "bearer" or not key:
+        message = "You didn't provide an API key. Provide it in an Authorization header as 'Bearer YOUR_KEY'."
+        raise ApiError(401, message, outcome="rejected", headers=_CHALLENGE)
+    if not keys.accepts(key):
+        message = f"Incorrect API key provided: {_masked(key)}."
+        raise ApiError(401, message, code="invalid_api_key", outcome="rejected", headers=_CHALLENGE)
+
+
+def _masked(key: str) -> str:
+    return f"{key[:8]}****{key[-4:]}" if len(key) >= 16 else "****"
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -1,0 +1,122 @@
+"""Every error as OpenAI's envelope: `translate` is the one table from exceptions to HTTP."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from litestar import Request, Response
+from litestar.enums import MediaType
+from litestar.exceptions import HTTPException
+from pydantic import ValidationError
+
+from api.trace import trace_of
+from engine import EngineError, EngineOverloaded, EngineUnavailable, GenerationFailed, InvalidRequest
+from schemas.errors import ErrorBody, ErrorDetail
+
+log = logging.getLogger("lyre")
+
+RETRY_SECONDS: Final = 2.0
+"""Advised when the engine names no time; clients refuse to wait for more than a minute."""
+
+_VALIDATION_CODES: Final = {
+    "missing": "missing_required_parameter",
+    "string_too_long": "string_above_max_length",
+}
+
+
+class ApiError(Exception):
+    """An answer that is not a success; `outcome` is its word in the request log."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        outcome: str = "invalid",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.outcome = outcome
+        self.headers = dict(headers or {})
+
+    def body(self) -> ErrorBody:
+        """The envelope."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return ErrorBody(error=ErrorDetail(message=str(self), type=kind, param=self.param, code=self.code))
+
+
+class ClientGone(Exception):
+    """The client closed the connection; nobody reads an answer any more."""
+
+
+def busy(message: str, code: str, outcome: str, retry_after: float | None = None) -> ApiError:
+    """A 503 that tells when to come back: whole seconds, 1 to 60, as all clients take them."""
+    seconds = min(max(math.ceil(retry_after or RETRY_SECONDS), 1), 60)
+    return ApiError(503, message, code=code, outcome=outcome, headers={"retry-after": str(seconds)})
+
+
+def translate(error: Exception, request: Request[Any, Any, Any]) -> ApiError:
+    """The answer to any exception."""
+    match error:
+        case ApiError():
+            return error
+        case ValidationError():
+            return _invalid(error)
+        case InvalidRequest():
+            return ApiError(400, error.message, param=error.param, code="invalid_value")
+        case EngineOverloaded():
+            message = "The server is at its limit of concurrent requests. Please retry shortly."
+            return busy(message, "overloaded", "rejected", error.retry_after)
+        case EngineUnavailable():
+            return busy(f"The engine is not available: {error}", "unavailable", "rejected", error.retry_after)
+        case GenerationFailed():
+            return ApiError(500, f"The speech could not be generated: {error}", outcome="error")
+        case ClientGone():
+            return ApiError(499, "The client closed the connection.", outcome="client_disconnect")
+        case HTTPException(status_code=status) if status < 500:
+            return _from_litestar(error, request)
+        case _:
+            return ApiError(500, "The server had an error while processing your request.", outcome="error")
+
+
+def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Litestar's handler of all exceptions that come before the first byte."""
+    answer = translate(error, request)
+    trace = trace_of(request.scope)
+    if answer.status == 500:
+        # An engine error tells enough by its message; anything else is a bug and needs its place.
+        log.error("%s: %r", trace.request_id, error, exc_info=None if isinstance(error, EngineError) else error)
+    if request.method == "POST":
+        trace.emit(answer.status, answer.outcome)
+    content = answer.body().model_dump_json().encode()
+    return Response(content, status_code=answer.status, media_type=MediaType.JSON, headers=answer.headers)
+
+
+def _invalid(error: ValidationError) -> ApiError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"We could not parse the JSON body of your request. {first['msg']}")
+    if not first["loc"]:
+        return ApiError(400, "The body of the request must be a JSON object.")
+    param = str(first["loc"][0])
+    code = _VALIDATION_CODES.get(first["type"], "invalid_value")
+    if first["type"] == "missing":
+        return ApiError(400, f"You must provide the parameter '{param}'.", param=param, code=code)
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"Invalid '{param}': {message}", param=param, code=code)
+
+
+def _from_litestar(error: HTTPException, request: Request[Any, Any, Any]) -> ApiError:
+    where = f"({request.method} {request.scope['path']})"
+    messages = {
+        404: f"Invalid URL {where}",
+        405: f"Method not allowed {where}",
+        413: "The body of the request is too large.",
+    }
+    return ApiError(error.status_code, messages.get(error.status_code, error.detail), headers=error.headers)

@@ -1,0 +1,155 @@
+"""`lyre serve`: uvicorn around the application, from the first line on the terminal to the drain."""
+
+import asyncio
+import json
+import logging
+import math
+import socket
+import sys
+import time
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from api import __version__
+from api.app import create_app
+from api.lifecycle import Lifecycle
+from api.models import DEMO_NOTE
+from api.settings import Settings
+from api.streaming import StreamAborted
+from engine import EngineError, ModelInfo
+
+log = logging.getLogger("lyre")
+
+MAX_HEADERS: Final = 16 * 1024
+KEEP_ALIVE_SECONDS: Final = 75
+"""Longer than the idle time of common load balancers, so that they, not we, close the connection."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal ends it (0) or the engine cannot run (1). Raises ConfigError, or OSError for the address."""
+
+    def on_ready(info: ModelInfo) -> None:
+        for line in ready_lines(info, url, needs_key=bool(settings.api_keys or settings.api_keys_file)):
+            log.info("%s", line)
+
+    def on_failure(error: BaseException) -> None:
+        log.error("the engine cannot run: %s", error, exc_info=None if isinstance(error, EngineError) else error)
+        server.should_exit = True
+
+    app = create_app(settings, on_ready=on_ready, on_failure=on_failure)
+    listener = listen(settings.host, settings.port, settings.send_timeout)
+    url = _url(listener)
+    configure_logging(settings.log_level)
+    config = uvicorn.Config(
+        app,
+        # h11 caps the headers; httptools takes any size.
+        http="h11",
+        h11_max_incomplete_event_size=MAX_HEADERS,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+    )
+    server = Server(config, app.state.lifecycle, settings.drain_seconds)
+    log.info("Lyre %s listens on %s and loads the model", __version__, url)
+    server.run(sockets=[listener])
+    return 0 if app.state.lifecycle.failure is None else 1
+
+
+class Server(uvicorn.Server):
+    """uvicorn that drains on the first signal, answering 503 to new speech, and leaves at once on the second."""
+
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._drain_seconds = drain_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._drain: asyncio.Task[None] | None = None
+        self._signalled = False
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Run until told to exit."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT. uvicorn's own would raise the signal again at the end and spoil the exit code."""
+        if self._signalled or self._loop is None:
+            self.should_exit = self.force_exit = True
+            return
+        self._signalled = True
+        self._loop.call_soon_threadsafe(self._start_drain)
+
+    def _start_drain(self) -> None:
+        self._drain = asyncio.ensure_future(self._drain_then_exit())
+
+    async def _drain_then_exit(self) -> None:
+        deadline = time.monotonic() + self._drain_seconds
+        log.info("draining: no new requests, %d are running", self._lifecycle.engine.running)
+        await self._lifecycle.drain(self._drain_seconds)
+        # The engine is done; what is left of the time is for clients that still download.
+        self.config.timeout_graceful_shutdown = max(1, math.ceil(deadline - time.monotonic()))
+        self.should_exit = True
+
+
+def listen(host: str, port: int, write_deadline: float) -> socket.socket:
+    """A listening socket; raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=1024)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Accepted connections inherit it: the kernel drops a peer that takes no data, even after we gave up on it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(write_deadline * 1000))
+    return listener
+
+
+def ready_lines(info: ModelInfo, url: str, needs_key: bool) -> list[str]:
+    """What a person wants to know when the server is ready."""
+    lines = [
+        f"ready after {info.load_seconds:.1f} s: {info.model} on {info.device} ({info.dtype}, {info.kernel}), "
+        f"voices {', '.join(info.voices)}"
+    ]
+    if info.demo:
+        lines.append(DEMO_NOTE)
+    body = json.dumps({"model": "tts-1", "input": "Hello there.", "voice": info.voices[0]})
+    key = " -H 'authorization: Bearer YOUR_KEY'" if needs_key else ""
+    lines.append(f"try: curl {url}/v1/audio/speech{key} -d '{body}' -o hello.mp3")
+    if not needs_key and "//127." not in url and "//[::1]" not in url:
+        lines.append("no API keys are set: everybody who reaches this address can use it")
+    return lines
+
+
+def configure_logging(level: str) -> None:
+    """Everything to stderr; request lines are bare JSON, uvicorn speaks only of trouble."""
+    plain = logging.StreamHandler(sys.stderr)
+    plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[plain], force=True)
+    bare = logging.StreamHandler(sys.stderr)
+    bare.setFormatter(logging.Formatter("%(message)s"))
+    requests = logging.getLogger("lyre.requests")
+    requests.handlers = [bare]
+    requests.propagate = False
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    uvicorn_log.setLevel("DEBUG" if level == "debug" else "WARNING")
+    uvicorn_log.addFilter(_is_news)
+    logging.getLogger("httpx").setLevel("WARNING")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for the traceback of a connection that we cut on purpose: its cause has its own line."""
+    error = record.exc_info[1] if record.exc_info else None
+    while error is not None:
+        if isinstance(error, StreamAborted | asyncio.CancelledError):
+            return False
+        error = error.__cause__
+    return True
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,120 @@
+"""LYRE_* variables and command-line flags become one frozen Settings. The only reader of the environment.
+
+A name or a value that cannot be right stops the start, named as it was given: LYRE_PORT or --port.
+pydantic-settings is not used: it ignores unknown variables of its prefix, and a typo must not pass in silence.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from engine import ConfigError, EngineConfig
+
+PREFIX: Final = "LYRE_"
+ENGINE_FIELDS: Final = tuple(field.name for field in fields(EngineConfig))
+
+# Kubernetes puts these into every pod beside a Service called `lyre` or `lyre-...`; they are not settings.
+_SERVICE_LINK: Final = re.compile(r"LYRE_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
+_SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
+
+
+class Settings(BaseModel):
+    """All that can be set. Every field is LYRE_<NAME> in the environment and --<name> on the command line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+
+    model: str | None = Field(EngineConfig.model, description="hub id or folder of the model; none: the demo voice")
+    codec: str | None = Field(EngineConfig.codec, description="hub id or folder of the codec; none: the model's own")
+    revision: str | None = Field(EngineConfig.revision, description="revision of the model on the hub")
+    codec_revision: str | None = Field(EngineConfig.codec_revision, description="revision of the codec on the hub")
+    device: str = Field(EngineConfig.device, description="auto, cpu, cuda or cuda:N")
+    dtype: str = Field(EngineConfig.dtype, description="auto, float32 or bfloat16")
+    load_format: str = Field(EngineConfig.load_format, description="auto, or dummy: random weights of a known shape")
+    max_concurrency: int = Field(EngineConfig.max_concurrency, description="requests that are spoken at once")
+    max_queue: int = Field(EngineConfig.max_queue, description="requests that may wait for a place")
+    max_context: int = Field(EngineConfig.max_context, description="tokens a slot holds, prompt and audio")
+    repetition_window: int | None = Field(
+        EngineConfig.repetition_window, description="audio codes that the repetition penalty looks back on"
+    )
+    cpu_kernel: str = Field(EngineConfig.cpu_kernel, description="auto, native or torch")
+    cpu_threads: int | None = Field(EngineConfig.cpu_threads, description="threads of the CPU path")
+    cache: str | None = Field(EngineConfig.cache, description="folder of compiled kernels; none: ~/.cache/lyre")
+    max_restarts: int = Field(EngineConfig.max_restarts, description="deaths of the engine before the server ends")
+
+    api_keys: tuple[str, ...] = Field((), repr=False, description="accepted keys, separated by commas")
+    api_keys_file: Path | None = Field(None, description="file of accepted keys, one a line; may change")
+    cors_origins: tuple[str, ...] = Field(("*",), description="web origins that may call, or none")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning, error")
+    drain_seconds: float = Field(30, ge=0, le=3600, description="time that running requests get when the server ends")
+    first_chunk_timeout: float = Field(25, gt=0, le=600, description="seconds a request may wait for its first audio")
+    send_timeout: float = Field(30, gt=0, le=600, description="seconds a client may stop reading")
+
+    @field_validator("api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _printable(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+            raise ValueError("a key must be printable ASCII without spaces")
+        return keys
+
+    def engine_config(self) -> EngineConfig:
+        """The engine's part; raises ConfigError."""
+        return EngineConfig(**{name: getattr(self, name) for name in ENGINE_FIELDS})
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment and, stronger, from `flags` (field name -> value; None: not given).
+
+    Raises ConfigError whose `field` is the variable or flag at fault.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    values = {**_from_environ(os.environ if environ is None else environ), **given}
+
+    def origin(name: str) -> str:
+        return "--" + name.replace("_", "-") if name in given else PREFIX + name.upper()
+
+    try:
+        settings = Settings(**values)
+        settings.engine_config()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ConfigError(origin(str(first["loc"][0])), first["msg"].removeprefix("Value error, ")) from None
+    except ConfigError as error:
+        raise ConfigError(origin(error.field), error.message) from None
+    return settings
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    known = {PREFIX + name.upper(): name for name in Settings.model_fields}
+    values: dict[str, str] = {}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or _is_service_link(variable, value):
+            continue
+        if variable not in known:
+            nearest = difflib.get_close_matches(variable, known, n=1)
+            raise ConfigError(variable, "no such setting" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+        if value.strip():
+            values[known[variable]] = value.strip()
+        elif known[variable].startswith("api_keys"):
+            # An empty value means "not set" everywhere else, but here it would open the server to everybody.
+            raise ConfigError(variable, "is set but empty; unset it to run without keys")
+    return values
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    if _SERVICE_LINK.fullmatch(variable):
+        return True
+    return variable.endswith("_PORT") and _SERVICE_URL.match(value) is not None

@@ -1,0 +1,1 @@
+"""The wire, as pydantic models: no HTTP framework, no engine."""

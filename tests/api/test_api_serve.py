@@ -1,0 +1,164 @@
+"""`lyre serve` in a process of its own: its first lines, its signals, its exit codes."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.api.fake_engine import SPEECH
+from tests.api.live_server import BODY, PATIENCE, PCM, URL, eventually
+
+ROOT = Path(__file__).parents[2]
+Launcher = Callable[..., "Lyre"]
+
+
+class Lyre:
+    """A running `lyre` and all that it has written to stderr."""
+
+    def __init__(self, log: Path, *arguments: str, **environment: str) -> None:
+        self.log = log
+        with log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.api.fake_command", *arguments],
+                cwd=ROOT,
+                env={**os.environ, "COLUMNS": "200", **environment},
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+            )
+
+    @property
+    def stderr(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def url(self) -> str:
+        """The address of a server, once it is ready."""
+        assert eventually(lambda: "try: curl" in self.stderr), self.stderr
+        found = re.search(r"listens on (http://\S+)", self.stderr)
+        assert found
+        return found[1]
+
+    def end(self) -> int:
+        """The exit code."""
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def lyre(tmp_path: Path) -> Iterator[Launcher]:
+    """Starts the command; whatever still runs after the test is killed."""
+    started: list[Lyre] = []
+
+    def launch(*arguments: str, **environment: str) -> Lyre:
+        started.append(Lyre(tmp_path / f"stderr-{len(started)}", *arguments, **environment))
+        return started[-1]
+
+    yield launch
+    for command in started:
+        command.process.kill()
+        command.process.communicate()
+
+
+def test_serve_speaks_and_ends_on_sigterm(lyre: Launcher) -> None:
+    server = lyre("serve", "--port", "0")
+    assert httpx.post(server.url + URL, json=PCM).content == b"".join(SPEECH)
+    assert "server" not in httpx.get(server.url + "/health").headers
+    for noise in (b"GET / HTTP/1.1\r\nx: " + b"a" * 200_000, b"\x16\x03\x01\x02\x00\x01", b"\0" * 1000 + b"\r\n\r\n"):
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        with socket.create_connection(address) as connection, contextlib.suppress(ConnectionError):
+            connection.sendall(noise)
+            assert b"200" not in connection.recv(1000)
+    assert httpx.get(server.url + "/health/ready").status_code == 200
+    server.process.send_signal(signal.SIGTERM)
+    assert server.end() == 0
+    assert "Traceback" not in server.stderr
+
+
+def test_the_banner_tells_what_runs(lyre: Launcher) -> None:
+    server = lyre("serve", LYRE_PORT="0", LYRE_API_KEYS="k")
+    assert server.url.startswith("http://127.0.0.1:")
+    for expected in (
+        "lyre-demo on cpu",
+        "voices tara, leo",
+        "bundled demo voice",
+        "/v1/audio/speech -H 'authorization",
+    ):
+        assert expected in server.stderr
+    assert httpx.post(server.url + URL, json=BODY).status_code == 401
+
+
+def test_sigterm_drains(lyre: Launcher, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    server = lyre("serve", "--port", "0", FAKE=json.dumps({"plan": {"hold_at": 1}, "gate": str(gate)}))
+    with httpx.stream("POST", server.url + URL, json=PCM) as answer:
+        parts = answer.iter_raw()
+        received = next(parts)
+        server.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: "draining" in server.stderr)
+        late = httpx.post(server.url + URL, json=PCM)
+        assert (late.status_code, late.headers["retry-after"]) == (503, "2")
+        assert httpx.get(server.url + "/health/ready").json()["status"] == "draining"
+        assert httpx.get(server.url + "/health/live").status_code == 200
+        gate.touch()
+        received += b"".join(parts)
+    assert received == b"".join(SPEECH)
+    assert server.end() == 0
+
+
+def test_a_drain_ends_in_time(lyre: Launcher) -> None:
+    server = lyre("serve", "--port", "0", "--drain-seconds", "0.1", FAKE='{"plan": {"hold_at": 1}}')
+    with httpx.stream("POST", server.url + URL, json=PCM) as answer:
+        parts = answer.iter_raw()
+        assert next(parts)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(parts)
+    assert server.end() == 0
+
+
+def test_a_second_signal_ends_at_once(lyre: Launcher) -> None:
+    server = lyre("serve", "--port", "0", "--drain-seconds", "600", FAKE='{"plan": {"hold_at": 1}}')
+    with httpx.stream("POST", server.url + URL, json=PCM) as answer:
+        assert next(answer.iter_raw())
+        server.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: "draining" in server.stderr)
+        server.process.send_signal(signal.SIGTERM)
+        server.end()
+
+
+def test_a_cut_stream_leaves_one_line_and_no_traceback(lyre: Launcher) -> None:
+    server = lyre("serve", "--port", "0", FAKE='{"plan": {"fail_at": 2}}')
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.post(server.url + URL, json=PCM)
+    assert eventually(lambda: '"outcome": "error"' in server.stderr)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.end() == 0
+    assert server.stderr.count("broke off") == 1
+    assert "Traceback" not in server.stderr
+
+
+def test_a_model_that_cannot_load_ends_with_1_and_the_reason(lyre: Launcher) -> None:
+    server = lyre("serve", "--port", "0", FAKE='{"start_error": "no config.json in /models/x"}')
+    assert server.end() == 1
+    assert "no config.json in /models/x" in server.stderr
+    assert "Traceback" not in server.stderr
+
+
+def test_an_engine_that_gives_up_ends_with_1(lyre: Launcher) -> None:
+    server = lyre("serve", "--port", "0", FAKE='{"gives_up": true}')
+    assert server.end() == 1
+    assert "died too often" in server.stderr
+
+
+def test_the_server_loads_no_torch() -> None:
+    heavy = "{'torch', 'transformers', 'snac', 'triton'}"
+    code = f"import sys, api.app, api.__main__; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
