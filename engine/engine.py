@@ -70,6 +70,7 @@ class Engine:
         self._mean_seconds = 5.0
         self._outbox: zmq.Socket | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._process: asyncio.subprocess.Process | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -132,6 +133,9 @@ class Engine:
         self._stopping, self._ready = True, False
         if self._outbox is not None:
             self._send(Stop())
+        elif self._process is not None and self._process.returncode is None:
+            # Still loading: nothing runs, and it would not look at a message for seconds.
+            self._process.kill()
         if self._supervisor is not None:
             await self._supervisor
 
@@ -192,6 +196,7 @@ class Engine:
             # The pipe tells the worker that this process lives; a new session keeps the terminal's Ctrl-C away from it.
             stdin=asyncio.subprocess.PIPE, start_new_session=True, cwd=Path(__file__).resolve().parent.parent,
         )  # fmt: skip
+        self._process = process
         died = asyncio.create_task(process.wait())
         failure: Exception | None = None
         try:

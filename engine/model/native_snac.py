@@ -37,7 +37,7 @@ class _Decoder(ctypes.Structure):
 
 
 class NativeSnac:
-    """fp32; the rows of a batch are shared out over `threads`. `noise=False` leaves the noise blocks out (parity tests)."""
+    """fp32; a batch's rows are shared out over `threads`. `noise=False` leaves the noise blocks out (parity tests)."""
 
     name = "native"
 

@@ -1,0 +1,1 @@
+"""Every performance figure of this project comes from a script here."""
