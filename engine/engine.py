@@ -115,10 +115,10 @@ class Engine:
             raise EngineOverloaded(retry_after=self._retry_after())
         self._next_id += 1
         message = self._generate(self._next_id, pieces, voice, params or SamplingParams())
+        self._send(message)
         stream = SpeechStream(message.request_id, self._cancel)
         self._streams[message.request_id] = stream
         self._empty.clear()
-        self._send(message)
         return stream
 
     async def drain(self, seconds: float) -> bool:
@@ -132,7 +132,8 @@ class Engine:
         """Ends the worker; what still runs fails."""
         self._stopping, self._ready = True, False
         if self._outbox is not None:
-            self._send(Stop())
+            with contextlib.suppress(EngineUnavailable):
+                self._send(Stop())
         elif self._process is not None and self._process.returncode is None:
             # Still loading: nothing runs, and it would not look at a message for seconds.
             self._process.kill()
@@ -270,7 +271,8 @@ class Engine:
     def _cancel(self, request_id: int) -> None:
         # The slot counts as taken until the worker says that it is free.
         if request_id in self._streams and self._outbox is not None:
-            self._send(Cancel(request_id))
+            with contextlib.suppress(EngineUnavailable):
+                self._send(Cancel(request_id))
 
     def _fail_streams(self, why: str) -> None:
         for request_id in list(self._streams):
@@ -288,7 +290,11 @@ class Engine:
 
     def _send(self, message: ToEngine) -> None:
         assert self._outbox is not None
-        self._outbox.send(msgspec.msgpack.encode(message), zmq.NOBLOCK)
+        try:
+            self._outbox.send(msgspec.msgpack.encode(message), zmq.NOBLOCK)
+        except zmq.Again as error:
+            # Its end of the socket is gone: the process has died this very moment.
+            raise EngineUnavailable("the engine process is gone", retry_after=5.0) from error
 
 
 def _final(asked: T | None, default: T) -> T:

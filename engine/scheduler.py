@@ -43,6 +43,11 @@ class Scheduler:
         return [self._running[slot] for slot in sorted(self._running)]
 
     @property
+    def unready(self) -> list[Sequence]:
+        """Those in a slot whose prompt is not in the cache yet, in the order of their coming."""
+        return [sequence for sequence in self._running.values() if not sequence.ready]
+
+    @property
     def waiting(self) -> int:
         """Sequences without a slot."""
         return len(self._waiting)
@@ -81,7 +86,7 @@ class Scheduler:
         """Moves on to the next chunk in the same slot (True), or ends the sequence and frees its slot (False)."""
         if sequence.chunk + 1 < len(sequence.chunks):
             sequence.chunk += 1
-            sequence.frames = 0
+            sequence.frames = sequence.prefilled = 0
             return True
         self._finish(sequence, FinishReason.LENGTH if sequence.truncated else FinishReason.STOP)
         return False

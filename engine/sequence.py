@@ -26,7 +26,8 @@ class Chunk:
 class Sequence:
     """A request's chunks are spoken one after another in one slot.
 
-    `frames` counts the current chunk's frames, `tokens` all audio codes of the request.
+    `frames` counts the current chunk's frames, `tokens` all audio codes of the request, `prefilled` the tokens of the
+    current prompt that are in the cache. `held` is audio that has not been sent yet; `heard` says whether any was.
     """
 
     request_id: int
@@ -37,6 +38,9 @@ class Sequence:
     chunk: int = 0
     frames: int = 0
     tokens: int = 0
+    prefilled: int = 0
+    held: bytes = b""
+    heard: bool = False
     finish_reason: FinishReason | None = None
     truncated: bool = field(default=False)
 
@@ -44,6 +48,11 @@ class Sequence:
     def current(self) -> Chunk:
         """The chunk being spoken."""
         return self.chunks[self.chunk]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the current prompt is in the cache; its last token goes in with the first frame."""
+        return self.prefilled >= len(self.current.prompt) - 1
 
     @property
     def chunk_seed(self) -> int:

@@ -31,6 +31,9 @@ from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
+from engine.windows import SAMPLES_PER_FRAME
+
+LEAD_BYTES = 2 * SAMPLES_PER_FRAME
 
 
 class Link:
@@ -88,16 +91,31 @@ class Worker:
                 self._step()
 
     def _step(self) -> None:
-        for sequence in self._scheduler.schedule():
-            self._start(sequence)
-        running = self._scheduler.running
+        self._scheduler.schedule()
+        self._prefill()
+        running = [sequence for sequence in self._scheduler.running if sequence.ready]
         frame = self._runner.decode_frame(running)
         results = self._scheduler.postprocess(zip(running, frame.ended, strict=True))
         for result, pcm in zip(results, self._runner.speak(results, frame.codes), strict=True):
-            if pcm:
-                self._link.send(Audio(result.sequence.request_id, pcm, result.sequence.tokens))
-            if result.last:
-                self._advance(result.sequence)
+            self._emit(result.sequence, pcm, at_once=result.last or len(running) == 1)
+            if result.last and not self._scheduler.next_chunk(result.sequence):
+                self._finished(result.sequence)
+
+    def _prefill(self) -> None:
+        """One piece of a prompt a turn while others are listened to; else until somebody can speak."""
+        for sequence in self._scheduler.unready:
+            sampling = replace(self._sampling[sequence.request_id], seed=sequence.chunk_seed)
+            alone = not any(other.ready for other in self._scheduler.running)
+            (self._runner.start if alone else self._runner.prefill)(sequence, sampling)
+            if not alone:
+                return
+
+    def _emit(self, sequence: Sequence, pcm: bytes, at_once: bool) -> None:
+        """Sends what is ready. A stream among others starts with a frame in hand, for it will wait for theirs."""
+        sequence.held += pcm
+        if sequence.held and (at_once or sequence.heard or len(sequence.held) >= LEAD_BYTES):
+            self._link.send(Audio(sequence.request_id, sequence.held, sequence.tokens))
+            sequence.held, sequence.heard = b"", True
 
     def _accept(self, message: Generate) -> None:
         try:
@@ -114,15 +132,6 @@ class Worker:
             seed=message.seed,
         )
         self._scheduler.add(Sequence(message.request_id, chunks, message.seed, message.max_tokens))
-
-    def _start(self, sequence: Sequence) -> None:
-        self._runner.start(sequence, replace(self._sampling[sequence.request_id], seed=sequence.chunk_seed))
-
-    def _advance(self, sequence: Sequence) -> None:
-        if self._scheduler.next_chunk(sequence):
-            self._start(sequence)
-        else:
-            self._finished(sequence)
 
     def _cancel(self, request_id: int) -> None:
         sequence = self._scheduler.cancel(request_id)

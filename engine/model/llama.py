@@ -22,6 +22,7 @@ class TorchLlama:
     """Runs on CPU and CUDA; the weights' dtype is the arithmetic's."""
 
     name = "torch"
+    prefill_piece = None  # prompts are short: a whole one is a single pass
 
     def __init__(self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int) -> None:
         self.shape, self.weights, self.layout, self.context = shape, weights, layout, context

@@ -7,6 +7,7 @@ time (docs/performance.md).
 from __future__ import annotations
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -38,14 +39,19 @@ class _State(ctypes.Structure):
 
 
 class NativeLlama:
-    """Single-threaded; weights as they are stored (bf16 or fp32), arithmetic in fp32."""
+    """Weights as they are stored (bf16 or fp32), arithmetic in fp32; a batch's rows are shared out over `threads`."""
 
     name = "native"
+    # Tokens of a prompt that are taken at a time: other streams' frames go in between.
+    prefill_piece = 48
 
     def __init__(
-        self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int, cache: Path
-    ) -> None:
+        self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int, cache: Path,
+        threads: int = 1,
+    ) -> None:  # fmt: skip
         self.shape, self.context = shape, context
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="llama")
+        self._parts = threads
         self.state = SlotState(slots, torch.device("cpu"))
         kv = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
         # Fresh zero pages cost no memory until a stream reaches them.
@@ -55,37 +61,45 @@ class NativeLlama:
         self._model = self._describe(weights, layout, slots)
         self._state = _State(*(getattr(self.state, name).data_ptr() for name in _STATE))
 
-    def prefill(self, slot: int, ids: list[int]) -> None:
-        """Writes a prompt's keys and values into a slot, from position 0."""
-        self._check(slot)
+    def prefill(self, slot: int, ids: list[int], start: int = 0) -> None:
+        """Writes the keys and values of a prompt, or of a piece of one, into a slot, from position `start`."""
+        self._check(slot, start + len(ids))
+        if not 0 <= min(ids, default=0) <= max(ids, default=0) < self.shape.vocab:
+            raise IndexError("a token id lies outside of the vocabulary")
         array = (ctypes.c_int64 * len(ids))(*ids)
-        self._call(
-            "lyre_prefill",
-            ctypes.byref(self._model),
-            ctypes.c_int64(slot),
-            array,
-            ctypes.c_int64(len(ids)),
-            ctypes.c_int64(0),
-        )
+        sizes = (ctypes.c_int64(len(ids)), ctypes.c_int64(start))
+        self._call("lyre_prefill", ctypes.byref(self._model), ctypes.c_int64(slot), array, *sizes)
 
     def decode_frame(self, slots: list[int], length: int, min_frames: int) -> tuple[Tensor, Tensor]:
         """Seven steps for each slot; -> codes int32 [B, 7] and whether the row ended instead, bool [B]."""
         for slot in slots:
-            self._check(slot)
+            self._check(slot, int(self.state.position[slot]) + FRAME_TOKENS)
+        if len(set(slots)) < len(slots):
+            raise IndexError(f"{slots} are not different slots")
         count = len(slots)
         codes = torch.zeros(count, FRAME_TOKENS, dtype=torch.int32)
         ended = torch.zeros(count, dtype=torch.uint8)
-        array = (ctypes.c_int64 * count)(*slots)
-        self._call(
-            "lyre_decode_frame", ctypes.byref(self._model), ctypes.byref(self._state), ctypes.c_int64(count), array,
-            ctypes.c_int64(min_frames), ctypes.c_void_p(codes.data_ptr()), ctypes.c_void_p(ended.data_ptr()),
-        )  # fmt: skip
+        size = max(1, -(-count // self._parts))
+
+        def part(first: int) -> None:
+            # ctypes lets go of the interpreter lock during the call; rows share nothing that is written.
+            rows = slots[first : first + size]
+            array, out, ends = (ctypes.c_int64 * len(rows))(*rows), codes[first:].data_ptr(), ended[first:].data_ptr()
+            self._call(
+                "lyre_decode_frame", ctypes.byref(self._model), ctypes.byref(self._state), ctypes.c_int64(len(rows)),
+                array, ctypes.c_int64(min_frames), ctypes.c_void_p(out), ctypes.c_void_p(ends),
+            )  # fmt: skip
+
+        parts = range(0, count, size)
+        list(self._threads.map(part, parts) if len(parts) > 1 else map(part, parts))
         return codes, ended.bool()
 
-    def _check(self, slot: int) -> None:
+    def _check(self, slot: int, end: int) -> None:
         # The kernel trusts its caller; a wrong index there would be a write into foreign memory.
         if not 0 <= slot < self.state.token.shape[0]:
             raise IndexError(f"slot {slot} does not exist")
+        if end > self.context:
+            raise IndexError(f"position {end - 1} lies outside of a slot's {self.context} tokens")
 
     def _call(self, name: str, *arguments: object) -> None:
         if getattr(self._library, name)(*arguments) != 0:

@@ -52,6 +52,8 @@ class ModelRunner:
         began = time.perf_counter()
         self.device = _device(config.device)
         torch.set_num_threads(config.cpu_threads or max(1, (os.cpu_count() or 2) // 2))
+        # The codec's convolutions in true float32: TensorFloat-32 keeps 10 bits, a streamed sample would show it.
+        torch.backends.cudnn.allow_tf32 = False
         progress("reading the checkpoint", 0.0)
         self.checkpoint = _open(config)
         self.context = min(config.max_context, self.checkpoint.shape.max_positions)
@@ -84,13 +86,24 @@ class ModelRunner:
             raise InvalidRequest("input", f"a piece of the text takes {len(ids)} tokens; a slot holds {self.context}")
         return Chunk(prompt=ids, max_frames=min(room, frame_budget(text)))
 
+    def prefill(self, sequence: Sequence, sampling: Sampling) -> None:
+        """Takes the next piece of the current chunk's prompt; when that was the last, the next frame is the first."""
+        slot, ids, done = _slot(sequence), sequence.current.prompt, sequence.prefilled
+        piece = ids[done:-1][: self.model.prefill_piece]
+        if piece and self.model.prefill_piece:
+            self.model.prefill(slot, piece, done)
+        elif piece:
+            self.model.prefill(slot, piece)
+        sequence.prefilled += len(piece)
+        if sequence.ready:
+            self.model.state.start(slot, ids[-1], len(ids) - 1, sampling)
+            self.codec.reset(slot)
+
     def start(self, sequence: Sequence, sampling: Sampling) -> None:
-        """Prefills the sequence's current chunk in its slot; its next frame is the chunk's first."""
-        assert sequence.slot is not None
-        ids = sequence.current.prompt
-        self.model.prefill(sequence.slot, ids[:-1])
-        self.model.state.start(sequence.slot, ids[-1], len(ids) - 1, sampling)
-        self.codec.reset(sequence.slot)
+        """Prefills the sequence's current chunk as a whole."""
+        self.prefill(sequence, sampling)
+        while not sequence.ready:
+            self.prefill(sequence, sampling)
 
     def decode_frame(self, sequences: list[Sequence]) -> DecodedFrame:
         """The next frame of every sequence, in one batch."""
@@ -191,7 +204,7 @@ def _models(
     reason = _no_native(config, device, supports(shape, weights) and supports_codec(layers))
     if reason is None:
         try:
-            native = NativeLlama(shape, weights, layout, slots, context, cache)
+            native = NativeLlama(shape, weights, layout, slots, context, cache, threads)
             return native, NativeSnac(layers, tables, slots, cache, threads), name
         except BuildError as error:
             reason = str(error)
