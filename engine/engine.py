@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,7 +64,7 @@ class Engine:
         self._info: ModelInfo | None = None
         self._ready = False
         self._draining = False
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._gave_up = asyncio.Event()
         self._streams: dict[int, SpeechStream] = {}
         self._next_id = 0
@@ -100,6 +101,10 @@ class Engine:
         """Returns after a warm synthesis. CheckpointError, ConfigError and EngineUnavailable say why it cannot."""
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._supervisor = asyncio.create_task(self._supervise(started, progress or (lambda stage, done: None)))
+        await asyncio.wait({started, self._supervisor}, return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            # The supervisor itself broke (no socket, no process, a failing callback); its error says how.
+            self._supervisor.result()
         await started
 
     def submit(self, text: str, voice: str, params: SamplingParams | None = None) -> SpeechStream:
@@ -130,7 +135,8 @@ class Engine:
 
     async def stop(self) -> None:
         """Ends the worker; what still runs fails."""
-        self._stopping, self._ready = True, False
+        self._ready = False
+        self._stopping.set()
         if self._outbox is not None:
             with contextlib.suppress(EngineUnavailable):
                 self._send(Stop())
@@ -138,7 +144,10 @@ class Engine:
             # Still loading: nothing runs, and it would not look at a message for seconds.
             self._process.kill()
         if self._supervisor is not None:
-            await self._supervisor
+            await asyncio.wait({self._supervisor}, timeout=STOP_SECONDS)
+            if self._process is not None and self._process.returncode is None:
+                self._process.kill()
+            await asyncio.wait({self._supervisor})
 
     async def wait_failed(self) -> None:
         """Returns when the worker has died too often and the engine has given up."""
@@ -147,8 +156,17 @@ class Engine:
     # ---- the worker's life
 
     async def _supervise(self, started: asyncio.Future[None], progress: Progress) -> None:
+        """Runs workers, one after another, until told to stop or until they die too often."""
+        try:
+            await self._run_workers(started, progress)
+        finally:
+            self._fail_streams("the engine has stopped")
+            if not self._stopping.is_set():
+                self._gave_up.set()
+
+    async def _run_workers(self, started: asyncio.Future[None], progress: Progress) -> None:
         restarts = 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             born = time.monotonic()
             error = await self._run_worker(started, progress)
             self._fail_streams(str(error))
@@ -156,15 +174,15 @@ class Engine:
                 # It never was ready: starting it again would change nothing.
                 started.set_exception(error)
                 return
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             restarts = 1 if time.monotonic() - born > STEADY_SECONDS else restarts + 1
             if restarts > self.config.max_restarts:
                 log.error("the engine process died %d times in a row; giving up", restarts)
-                self._gave_up.set()
                 return
             log.error("%s; restart %d of %d", error, restarts, self.config.max_restarts)
-            await asyncio.sleep(min(0.5 * 2**restarts, 10.0))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), min(0.5 * 2**restarts, 10.0))
 
     async def _run_worker(self, started: asyncio.Future[None], progress: Progress) -> Exception:
         """One worker from birth to death; -> why it ended."""
@@ -193,7 +211,7 @@ class Engine:
         progress: Progress,
     ) -> Exception:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "engine.worker", outbox, inbox, msgspec.json.encode(self.config).decode(),
+            sys.executable, "-m", "engine.worker", outbox, inbox, msgspec.json.encode(_anchored(self.config)).decode(),
             # The pipe tells the worker that this process lives; a new session keeps the terminal's Ctrl-C away from it.
             stdin=asyncio.subprocess.PIPE, start_new_session=True, cwd=Path(__file__).resolve().parent.parent,
         )  # fmt: skip
@@ -220,12 +238,11 @@ class Engine:
         )
 
     async def _messages(self, socket: zmq.asyncio.Socket, died: asyncio.Task[int]) -> AsyncIterator[FromEngine]:
-        """What the worker sends, until it is gone; while stopping, no longer than STOP_SECONDS."""
+        """What the worker sends, until it is gone."""
         decoder = msgspec.msgpack.Decoder(FromEngine)
         while True:
             receiving = asyncio.ensure_future(socket.recv())
-            limit = STOP_SECONDS if self._stopping else None
-            await asyncio.wait({receiving, died}, return_when=asyncio.FIRST_COMPLETED, timeout=limit)
+            await asyncio.wait({receiving, died}, return_when=asyncio.FIRST_COMPLETED)
             if not receiving.done() and died.done():
                 # Its last words may still be on their way through the socket.
                 await asyncio.wait({receiving}, timeout=0.2)
@@ -299,6 +316,17 @@ class Engine:
 
 def _final(asked: T | None, default: T) -> T:
     return default if asked is None else asked
+
+
+def _anchored(config: EngineConfig) -> EngineConfig:
+    """The worker runs in another folder: paths that are relative to this one are made absolute."""
+
+    def anchored(source: str | None) -> str | None:
+        return str(Path(source).expanduser().absolute()) if source and Path(source).expanduser().exists() else source
+
+    return replace(
+        config, model=anchored(config.model), codec=anchored(config.codec), cache=str(config.cache_folder.absolute())
+    )
 
 
 def _rebuilt(message: Broken) -> Exception:

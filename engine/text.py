@@ -22,6 +22,8 @@ _ABBREVIATIONS: Final = frozenset(
 def chunks(text: str, limit: int = MAX_CHUNK_CHARS) -> list[str]:
     """Pieces of at most `limit` characters, in order, together all of the text's words. Empty for text without any."""
     pieces: list[str] = []
+    # Half a surrogate pair is no character; it cannot even be sent.
+    text = text.encode("utf-8", "ignore").decode()
     for sentence in _sentences(" ".join(strip_control_text(text).split())):
         for piece in _within(sentence, limit):
             if pieces and len(pieces[-1]) + 1 + len(piece) <= limit // 2:

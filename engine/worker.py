@@ -6,7 +6,9 @@ Started by engine.engine as `python -m engine.worker IN OUT CONFIG`. Leaves when
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from dataclasses import replace
 
 import msgspec
@@ -37,7 +39,7 @@ LEAD_BYTES = 2 * SAMPLES_PER_FRAME
 
 
 class Link:
-    """The two sockets to the server's process, and the pipe that says whether it still lives."""
+    """The two sockets to the server's process."""
 
     def __init__(self, inbox: str, outbox: str) -> None:
         context = zmq.Context.instance()
@@ -47,9 +49,6 @@ class Link:
         self._out.setsockopt(zmq.LINGER, 2000)
         self._in.connect(inbox)
         self._out.connect(outbox)
-        self._poller = zmq.Poller()
-        self._poller.register(self._in, zmq.POLLIN)
-        self._poller.register(sys.stdin.fileno(), zmq.POLLIN)
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
 
@@ -58,12 +57,9 @@ class Link:
         self._out.send(self._encoder.encode(message))
 
     def receive(self, wait: bool) -> list[ToEngine]:
-        """All messages that are there; with `wait`, at least one. A vanished parent counts as `Stop`."""
-        ready = dict(self._poller.poll(None if wait else 0))
-        if sys.stdin.fileno() in ready:
-            return [Stop()]
+        """All messages that are there; with `wait`, at least one."""
         messages: list[ToEngine] = []
-        while self._in.poll(0):
+        while self._in.poll(None if wait and not messages else 0):
             messages.append(self._decoder.decode(self._in.recv()))
         return messages
 
@@ -144,8 +140,23 @@ class Worker:
         self._link.send(Finished(sequence.request_id, sequence.finish_reason, sequence.input_tokens, sequence.tokens))
 
 
+def leave_with_parent() -> None:
+    """Ends this process when standard input does: its other end is the server's, and the server is gone.
+
+    A thread, not a poll: it works as well while a step hangs.
+    """
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main(inbox: str, outbox: str, config_json: str) -> int:
     """Exit status 0 after `Stop`, 1 when the engine cannot start; a broken step ends with a traceback."""
+    leave_with_parent()
     link = Link(inbox, outbox)
     try:
         config = msgspec.json.decode(config_json, type=EngineConfig)

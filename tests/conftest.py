@@ -59,7 +59,7 @@ def small_codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A codec folder that only the torch decoder can run, for speed."""
     from tests import tiny
 
-    return tiny.write_snac(tmp_path_factory.mktemp("codec-64"), decoder_dim=64)
+    return tiny.write_snac(tmp_path_factory.mktemp("codec-32"), decoder_dim=32)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
-"""Tiny checkpoints in the format of the real ones, written in a moment: what the tests load instead of 3 billion weights.
+"""Tiny checkpoints in the format of the real ones, written in a moment: what tests load instead of 3 billion weights.
 
-`write_llama` makes an Orpheus folder (safetensors, config, tokenizer), `write_snac` a SNAC folder. All weights come from
-seeds. The weights are large enough that logits depend on the context and audio fills its range.
+`write_llama` makes an Orpheus folder (safetensors, config, tokenizer), `write_snac` a SNAC folder. All weights come
+from seeds. They are large enough that logits depend on the context and audio fills its range.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TinyLlama:
     seed: int = 0
 
 
-def write_llama(folder: Path, spec: TinyLlama = TinyLlama(), voices: tuple[str, ...] | None = VOICES) -> Path:  # noqa: B008
+def write_llama(folder: Path, spec: TinyLlama, voices: tuple[str, ...] = VOICES) -> Path:
     """Writes a whole model folder and returns it."""
     config = LlamaConfig(
         vocab_size=VOCAB,
@@ -82,8 +82,7 @@ def write_llama(folder: Path, spec: TinyLlama = TinyLlama(), voices: tuple[str, 
         if spec.end_gain != 1.0:
             model.lm_head.weight[END_OF_SPEECH] *= spec.end_gain
     model.to(spec.dtype).save_pretrained(folder, max_shard_size=spec.shard_size)
-    if voices is not None:
-        edit_json(folder / "config.json", voices=list(voices))
+    edit_json(folder / "config.json", voices=list(voices))
     write_json(folder / "generation_config.json", {"eos_token_id": END_OF_SPEECH, "temperature": 0.7, "top_p": 0.95})
     write_tokenizer(folder)
     return folder
@@ -113,7 +112,11 @@ def write_tokenizer(folder: Path, special: bool = True, without: frozenset[str] 
         "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
     }
     write_json(folder / "tokenizer.json", tokenizer)
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin_of_text|>", "model_max_length": 4096}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|begin_of_text|>",
+        "model_max_length": 4096,
+    }
     write_json(folder / "tokenizer_config.json", settings)
 
 
@@ -143,11 +146,13 @@ def build_snac(decoder_dim: int, seed: int = 0, **changes: Any) -> SNAC:
         for module in model.decoder.modules():
             if isinstance(module, Snake1d):
                 module.alpha.uniform_(0.3, 2.0)
-        output = model.decoder.model[-2]
-        codes = [torch.randint(4096, (1, 16 * per_frame)) for per_frame in (1, 2, 4)]
-        loudness = torch.atanh(model.decode(codes).clamp(-0.999, 0.999)).std()
-        output.parametrizations.weight.original0 *= 0.3 / loudness
+        *_, output, _tanh = model.decoder.model
         output.bias.zero_()
+        codes = [torch.randint(4096, (1, 16 * per_frame)) for per_frame in (1, 2, 4)]
+        raw = model.decoder.model[:-1](model.quantizer.from_codes(codes))
+        gain = 0.3 / raw.std()
+        output.parametrizations.weight.original0 *= gain
+        output.bias.fill_(-gain * raw.mean())
     return model
 
 

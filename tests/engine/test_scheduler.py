@@ -1,0 +1,317 @@
+"""The scheduler: order, slots, chunks and limits. No sequence is lost, doubled or given another's slot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from engine.scheduler import Scheduler
+from engine.sequence import Chunk, FinishReason, Sequence
+
+Play = Callable[..., list[Sequence]]
+
+
+def request(request_id: int, frames: tuple[int, ...] = (10,), max_tokens: int | None = None) -> Sequence:
+    """A sequence whose chunks may take so many frames."""
+    chunks = [Chunk(prompt=[1] * (i + 1), max_frames=limit) for i, limit in enumerate(frames)]
+    return Sequence(request_id, chunks, seed=100, max_tokens=max_tokens)
+
+
+def play(scheduler: Scheduler, ends: dict[tuple[int, int], int] | None = None, turns: int = 100) -> list[Sequence]:
+    """Runs until idle; -> sequences in the order in which they finished.
+
+    `ends` says after how many frames a chunk (request, chunk) ends by itself.
+    """
+    finished = []
+    for _ in range(turns):
+        if scheduler.idle:
+            return finished
+        scheduler.schedule()
+        running = scheduler.running
+        ended = [(ends or {}).get((s.request_id, s.chunk)) == s.frames for s in running]
+        for result in scheduler.postprocess(zip(running, ended, strict=True)):
+            if result.last and not scheduler.next_chunk(result.sequence):
+                finished.append(result.sequence)
+    raise AssertionError("the scheduler never came to rest")
+
+
+# ---- order and slots
+
+
+def test_requests_start_in_order_of_arrival() -> None:
+    scheduler = Scheduler(slots=2)
+    for request_id in range(5):
+        scheduler.add(request(request_id, frames=(1,)))
+    started = []
+    while not scheduler.idle:
+        started.append([sequence.request_id for sequence in scheduler.schedule()])
+        for sequence in scheduler.running:
+            scheduler.postprocess([(sequence, False)])
+            scheduler.next_chunk(sequence)
+    assert started == [[0, 1], [2, 3], [4]]
+
+
+def test_running_is_in_slot_order_whatever_the_order_of_leaving() -> None:
+    scheduler = Scheduler(slots=4)
+    for request_id in range(4):
+        scheduler.add(request(request_id))
+    scheduler.schedule()
+    scheduler.cancel(0)
+    scheduler.cancel(2)
+    for request_id in (7, 8):
+        scheduler.add(request(request_id))
+    scheduler.schedule()
+    assert [sequence.slot for sequence in scheduler.running] == [0, 1, 2, 3]
+    assert [sequence.request_id for sequence in scheduler.running] == [7, 1, 8, 3]
+
+
+def test_a_slot_is_free_for_the_next_in_line_as_soon_as_a_sequence_ends() -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(1))
+    scheduler.add(request(2))
+    assert [sequence.request_id for sequence in scheduler.schedule()] == [1]
+    assert scheduler.waiting == 1
+    scheduler.postprocess([(scheduler.running[0], True)])
+    assert not scheduler.next_chunk(scheduler.running[0])
+    assert [sequence.request_id for sequence in scheduler.schedule()] == [2]
+    assert scheduler.running[0].slot == 0
+
+
+# ---- what a frame means
+
+
+def test_a_spoken_frame_counts_and_an_end_does_not() -> None:
+    scheduler = Scheduler(slots=2)
+    scheduler.add(request(1))
+    scheduler.add(request(2))
+    scheduler.schedule()
+    spoken, ended = scheduler.postprocess(zip(scheduler.running, (False, True), strict=True))
+    assert (spoken.spoken, spoken.last, spoken.sequence.frames, spoken.sequence.tokens) == (True, False, 1, 7)
+    assert (ended.spoken, ended.last, ended.sequence.frames, ended.sequence.tokens) == (False, True, 0, 0)
+
+
+def test_speech_that_ends_by_itself_finishes_with_stop() -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(1))
+    (sequence,) = play(scheduler, ends={(1, 0): 4})
+    assert (sequence.finish_reason, sequence.tokens, sequence.truncated) == (FinishReason.STOP, 28, False)
+
+
+def test_speech_that_fills_its_frames_finishes_with_length() -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(1, frames=(5,)))
+    (sequence,) = play(scheduler)
+    assert (sequence.finish_reason, sequence.tokens, sequence.frames) == (FinishReason.LENGTH, 35, 5)
+
+
+@pytest.mark.parametrize(("max_tokens", "tokens"), [(7, 7), (13, 7), (14, 14), (20, 14), (21, 21), (69, 63), (70, 70)])
+def test_max_tokens_is_never_exceeded(max_tokens: int, tokens: int) -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(1, max_tokens=max_tokens))
+    (sequence,) = play(scheduler)
+    assert sequence.tokens == tokens <= max_tokens
+    assert sequence.finish_reason == FinishReason.LENGTH
+
+
+def test_max_tokens_counts_over_all_chunks_and_drops_the_rest() -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(1, frames=(10, 10, 10), max_tokens=7 * 7))
+    (sequence,) = play(scheduler, ends={(1, 0): 4, (1, 1): 5})
+    assert (sequence.chunk, sequence.frames, sequence.tokens) == (1, 3, 49)
+    assert sequence.finish_reason == FinishReason.LENGTH
+
+
+def test_speech_that_ends_right_at_max_tokens_in_an_earlier_chunk_still_says_length() -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(1, frames=(10, 10), max_tokens=28))
+    (sequence,) = play(scheduler, ends={(1, 0): 4})
+    assert (sequence.tokens, sequence.finish_reason) == (28, FinishReason.LENGTH)
+
+
+# ---- chunks
+
+
+def test_chunks_are_spoken_in_order_in_the_same_slot() -> None:
+    scheduler = Scheduler(slots=3)
+    for request_id in range(3):
+        scheduler.add(request(request_id, frames=(3, 2, 4)))
+    slots: dict[int, set[int | None]] = {}
+    order: dict[int, list[int]] = {}
+    while not scheduler.idle:
+        scheduler.schedule()
+        for sequence in scheduler.running:
+            slots.setdefault(sequence.request_id, set()).add(sequence.slot)
+            order.setdefault(sequence.request_id, []).append(sequence.chunk)
+            (result,) = scheduler.postprocess([(sequence, False)])
+            if result.last:
+                scheduler.next_chunk(sequence)
+    assert all(len(taken) == 1 for taken in slots.values())
+    assert set(map(tuple, order.values())) == {(0, 0, 0, 1, 1, 2, 2, 2, 2)}
+
+
+def test_a_chunk_starts_with_no_frames_and_its_own_seed_and_prompt() -> None:
+    sequence = request(1, frames=(2, 3))
+    scheduler = Scheduler(slots=1)
+    scheduler.add(sequence)
+    scheduler.schedule()
+    assert (sequence.chunk_seed, sequence.length, sequence.input_tokens) == (100, 1, 3)
+    scheduler.postprocess([(sequence, False)])
+    assert sequence.length == 8
+    scheduler.postprocess([(sequence, True)])
+    assert scheduler.next_chunk(sequence)
+    assert (sequence.frames, sequence.tokens, sequence.chunk_seed, sequence.length) == (0, 7, 101, 2)
+
+
+def test_one_truncated_chunk_makes_the_request_end_with_length() -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(1, frames=(3, 10)))
+    (sequence,) = play(scheduler, ends={(1, 1): 2})
+    assert (sequence.tokens, sequence.finish_reason) == (35, FinishReason.LENGTH)
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, 2**63 - 2, -(2**63), -1])
+def test_chunk_seeds_stay_64_bit_numbers(seed: int) -> None:
+    sequence = Sequence(1, [Chunk([1], 1)] * 4, seed=seed)
+    seeds = []
+    for chunk in range(4):
+        sequence.chunk = chunk
+        seeds.append(sequence.chunk_seed)
+    assert seeds[0] == seed
+    assert len(set(seeds)) == 4
+    assert all(-(2**63) <= value < 2**63 for value in seeds)
+
+
+# ---- cancelling
+
+
+def test_cancel_of_a_waiting_request() -> None:
+    scheduler = Scheduler(slots=1)
+    for request_id in range(3):
+        scheduler.add(request(request_id))
+    scheduler.schedule()
+    cancelled = scheduler.cancel(1)
+    assert cancelled is not None
+    assert (cancelled.request_id, cancelled.finish_reason, cancelled.slot) == (1, FinishReason.CANCELLED, None)
+    scheduler.cancel(0)
+    assert [sequence.request_id for sequence in scheduler.schedule()] == [2]
+
+
+def test_cancel_of_a_running_request_frees_its_slot() -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(0))
+    scheduler.add(request(1))
+    scheduler.schedule()
+    assert scheduler.cancel(0) is not None
+    assert [sequence.request_id for sequence in scheduler.schedule()] == [1]
+
+
+@pytest.mark.parametrize("request_id", [0, 1, 99])
+def test_cancel_is_idempotent(request_id: int) -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(0))
+    scheduler.add(request(1))
+    scheduler.schedule()
+    scheduler.cancel(request_id)
+    assert scheduler.cancel(request_id) is None
+    assert scheduler.cancel(99) is None
+
+
+def test_cancel_after_the_end_is_nothing() -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(0, frames=(1,)))
+    (sequence,) = play(scheduler)
+    assert scheduler.cancel(0) is None
+    assert sequence.finish_reason == FinishReason.LENGTH
+
+
+# ---- anything, in any order
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Arrivals, frames and cancels at random; the books are kept twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler(slots=3)
+        self.arrived: list[int] = []
+        self.started: list[int] = []
+        self.open: set[int] = set()
+        self.done: dict[int, Sequence] = {}
+
+    @rule(frames=st.lists(st.integers(1, 4), min_size=1, max_size=3), max_tokens=st.none() | st.integers(7, 60))
+    def arrive(self, frames: list[int], max_tokens: int | None) -> None:
+        request_id = len(self.arrived)
+        self.arrived.append(request_id)
+        self.open.add(request_id)
+        self.scheduler.add(request(request_id, tuple(frames), max_tokens))
+
+    @precondition(lambda self: not self.scheduler.idle)
+    @rule(ends=st.lists(st.booleans(), min_size=3, max_size=3))
+    def frame(self, ends: list[bool]) -> None:
+        free = 3 - len(self.scheduler.running)
+        waiting = self.scheduler.waiting
+        started = self.scheduler.schedule()
+        assert len(started) == min(free, waiting)
+        self.started += [sequence.request_id for sequence in started]
+        running = self.scheduler.running
+        # No speech ends before its first frame.
+        ended = [end and sequence.frames > 0 for sequence, end in zip(running, ends, strict=False)]
+        results = self.scheduler.postprocess(zip(running, ended, strict=True))
+        assert [result.sequence for result in results] == running
+        for result in results:
+            sequence = result.sequence
+            assert sequence.frames <= sequence.current.max_frames
+            assert sequence.max_tokens is None or sequence.tokens <= sequence.max_tokens
+            if result.last and not self.scheduler.next_chunk(sequence):
+                self.finish(sequence)
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.integers(0, len(self.arrived)))
+        sequence = self.scheduler.cancel(request_id)
+        assert (sequence is not None) == (request_id in self.open)
+        if sequence is not None:
+            assert sequence.finish_reason == FinishReason.CANCELLED
+            self.finish(sequence)
+
+    def finish(self, sequence: Sequence) -> None:
+        assert sequence.request_id not in self.done
+        assert sequence.finish_reason is not None
+        self.done[sequence.request_id] = sequence
+        self.open.remove(sequence.request_id)
+
+    @invariant()
+    def nothing_is_lost_or_doubled(self) -> None:
+        assert self.open | set(self.done) == set(self.arrived)
+        assert len(self.scheduler.running) + self.scheduler.waiting == len(self.open)
+        assert self.scheduler.idle == (not self.open)
+
+    @invariant()
+    def slots_are_not_shared(self) -> None:
+        slots = [sequence.slot for sequence in self.scheduler.running]
+        assert slots == sorted(set(slots))  # type: ignore[type-var]
+        assert set(slots) <= {0, 1, 2}
+
+    @invariant()
+    def first_come_first_served(self) -> None:
+        assert self.started == sorted(self.started)
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.integers(1, 4))
+def test_everything_comes_to_rest(lengths: list[int], slots: int) -> None:
+    scheduler = Scheduler(slots)
+    for request_id, frames in enumerate(lengths):
+        scheduler.add(request(request_id, (frames,)))
+    finished = play(scheduler)
+    assert sorted(sequence.request_id for sequence in finished) == list(range(len(lengths)))
+    assert all(sequence.tokens == 7 * frames for sequence, frames in zip(
+        sorted(finished, key=lambda sequence: sequence.request_id), lengths, strict=True
+    ))  # fmt: skip

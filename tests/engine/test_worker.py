@@ -1,0 +1,237 @@
+"""The worker's loop over the real scheduler and models: messages in, messages out, turn by turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from engine import EngineConfig
+from engine.messages import Audio, Cancel, Failed, Finished, FromEngine, Generate, Stop, ToEngine
+from engine.model.runner import ModelRunner
+from engine.text import chunks, frame_budget
+from engine.worker import Worker
+
+FRAME_BYTES = 4096
+SEVERAL = "The first sentence of a text is here. " * 12  # four chunks
+
+
+@dataclass
+class Script:
+    """In place of the sockets: what arrives at each turn, and what was sent. Leaves when all has come to rest."""
+
+    turns: list[list[ToEngine]]
+    sent: list[FromEngine] = field(default_factory=list)
+
+    def receive(self, wait: bool) -> list[ToEngine]:
+        if self.turns:
+            return self.turns.pop(0)
+        return [Stop()] if wait else []
+
+    def send(self, message: FromEngine) -> None:
+        self.sent.append(message)
+
+    def pcm(self, request_id: int) -> bytes:
+        return b"".join(m.pcm for m in self.sent if isinstance(m, Audio) and m.request_id == request_id)
+
+    def end(self, request_id: int) -> Finished | Failed:
+        ends = [m for m in self.sent if isinstance(m, Finished | Failed) and m.request_id == request_id]
+        assert len(ends) == 1
+        assert not [
+            m for m in self.sent[self.sent.index(ends[0]) :] if isinstance(m, Audio) and m.request_id == request_id
+        ]
+        return ends[0]
+
+    def ended(self) -> list[int]:
+        """Requests in the order of their ends."""
+        return [m.request_id for m in self.sent if isinstance(m, Finished | Failed)]
+
+
+Run = Callable[..., Script]
+
+
+@pytest.fixture(scope="module")
+def load(native_codec: Path, kernel_cache: Path) -> Callable[[Path], ModelRunner]:
+    def runner(model: Path) -> ModelRunner:
+        return ModelRunner(
+            EngineConfig(model=str(model), codec=str(native_codec), cache=str(kernel_cache), max_concurrency=9)
+        )
+
+    return runner
+
+
+@pytest.fixture(scope="module")
+def endless(load: Callable[[Path], ModelRunner], tiny_model: Path) -> ModelRunner:
+    """Speech that never ends by itself."""
+    return load(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def ending(load: Callable[[Path], ModelRunner], ending_model: Path) -> ModelRunner:
+    """Speech that ends by itself after some frames."""
+    return load(ending_model)
+
+
+def run(runner: ModelRunner, *turns: list[ToEngine], slots: int = 2) -> Script:
+    script = Script(list(turns))
+    Worker(script, runner, slots).run()  # type: ignore[arg-type]
+    return script
+
+
+def generate(
+    request_id: int, text: str = "Hi.", seed: int = 1, max_tokens: int | None = 42, voice: str = "ana"
+) -> Generate:
+    return Generate(request_id, chunks(text), voice, 0.7, 0.95, 0, 1.1, 0, seed, max_tokens)
+
+
+# ---- one request
+
+
+def test_a_request_is_spoken_and_finished(endless: ModelRunner) -> None:
+    script = run(endless, [generate(7)])
+    assert script.end(7) == Finished(7, "length", input_tokens=len("ana: Hi.") + 6, output_tokens=42)
+    assert len(script.pcm(7)) == 6 * FRAME_BYTES
+    tokens = [message.tokens for message in script.sent if isinstance(message, Audio)]
+    assert tokens == sorted(tokens)
+    assert tokens[-1] == 42
+
+
+def test_speech_that_ends_by_itself(ending: ModelRunner) -> None:
+    script = run(ending, [generate(i, seed=i, max_tokens=None) for i in range(8)], slots=4)
+    lengths = []
+    for i in range(8):
+        end = script.end(i)
+        assert isinstance(end, Finished)
+        assert end.reason == "stop"
+        assert len(script.pcm(i)) == end.output_tokens // 7 * FRAME_BYTES > 0
+        lengths.append(end.output_tokens)
+    assert len(set(lengths)) > 3
+
+
+def test_the_frame_budget_ends_a_runaway(endless: ModelRunner) -> None:
+    end = run(endless, [generate(1, max_tokens=None)]).end(1)
+    assert isinstance(end, Finished)
+    assert (end.reason, end.output_tokens) == ("length", 7 * frame_budget("Hi."))
+
+
+@pytest.mark.parametrize("max_tokens", [7, 13, 14, 100])
+def test_max_tokens_is_never_exceeded(endless: ModelRunner, max_tokens: int) -> None:
+    end = run(endless, [generate(1, max_tokens=max_tokens)]).end(1)
+    assert isinstance(end, Finished)
+    assert (end.reason, end.output_tokens) == ("length", max_tokens // 7 * 7)
+
+
+# ---- several chunks
+
+
+def test_chunks_are_spoken_one_after_another(ending: ModelRunner) -> None:
+    pieces = chunks(SEVERAL)
+    assert len(pieces) == 4
+    script = run(ending, [generate(1, SEVERAL, seed=20, max_tokens=None)])
+    alone = b""
+    for i, piece in enumerate(pieces):
+        alone += run(ending, [generate(1, piece, seed=20 + i, max_tokens=None)]).pcm(1)
+    assert script.pcm(1) == alone
+    end = script.end(1)
+    assert isinstance(end, Finished)
+    assert end.input_tokens == sum(len("ana: ") + len(piece) + 6 for piece in pieces)
+
+
+def test_other_requests_go_on_while_a_chunk_changes(ending: ModelRunner) -> None:
+    together = run(ending, [generate(1, SEVERAL, max_tokens=None), generate(2, "Other.", max_tokens=None)])
+    for request_id, text in ((1, SEVERAL), (2, "Other.")):
+        assert together.pcm(request_id) == run(ending, [generate(request_id, text, max_tokens=None)]).pcm(request_id)
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, -(2**63)])
+def test_the_borders_of_the_seeds_work_in_every_chunk(ending: ModelRunner, seed: int) -> None:
+    end = run(ending, [generate(1, SEVERAL, seed=seed, max_tokens=None)]).end(1)
+    assert isinstance(end, Finished)
+    assert end.reason == "stop"
+
+
+# ---- many requests
+
+
+def test_more_requests_than_slots_are_served_in_order(endless: ModelRunner) -> None:
+    script = run(endless, [generate(i) for i in range(5)], slots=2)
+    first_heard = list(dict.fromkeys(m.request_id for m in script.sent if isinstance(m, Audio)))
+    assert first_heard == [0, 1, 2, 3, 4]
+    assert script.ended() == [0, 1, 2, 3, 4]
+    assert all(len(script.pcm(i)) == 6 * FRAME_BYTES for i in range(5))
+
+
+@pytest.mark.parametrize("model", ["endless", "ending"])
+def test_the_same_seed_gives_the_same_audio_alone_and_among_eight_others(
+    request: pytest.FixtureRequest, model: str
+) -> None:
+    runner = request.getfixturevalue(model)
+    target = generate(99, "The same words.", seed=1234, max_tokens=140)
+    alone = run(runner, [target]).pcm(99)
+    others = [generate(i, f"Other words {'and more ' * i}.", seed=i, max_tokens=70 + 14 * i) for i in range(8)]
+    crowd = run(runner, others[:3], [], others[3:5], [target], [], others[5:], slots=9)
+    assert crowd.pcm(99) == alone
+    assert sorted(crowd.ended()) == [*range(8), 99]
+
+
+def test_another_voice_or_seed_gives_other_audio(endless: ModelRunner) -> None:
+    heard = {run(endless, [generate(1, voice=voice, seed=seed)]).pcm(1) for voice in ("ana", "ben") for seed in (1, 2)}
+    assert len(heard) == 4
+
+
+# ---- cancelling
+
+
+def test_a_cancelled_request_frees_its_slot_for_the_next(endless: ModelRunner) -> None:
+    script = run(endless, [generate(1, max_tokens=None), generate(2)], [], [], [], [Cancel(1)], slots=1)
+    assert script.ended() == [1, 2]
+    end = script.end(1)
+    assert isinstance(end, Finished)
+    assert (end.reason, end.output_tokens) == ("cancelled", 4 * 7)
+    assert script.pcm(2) == run(endless, [generate(2)]).pcm(2)
+
+
+def test_a_waiting_request_can_be_cancelled(endless: ModelRunner) -> None:
+    script = run(endless, [generate(1), generate(2)], [Cancel(2)], slots=1)
+    assert script.ended() == [2, 1]
+    assert script.pcm(2) == b""
+    assert script.end(2) == Finished(2, "cancelled", len("ana: Hi.") + 6, 0)
+
+
+def test_a_request_cancelled_in_the_turn_of_its_arrival(endless: ModelRunner) -> None:
+    script = run(endless, [generate(1), Cancel(1), generate(2)])
+    assert script.ended() == [1, 2]
+    assert script.pcm(1) == b""
+
+
+def test_cancelling_what_is_unknown_or_over_does_nothing(endless: ModelRunner) -> None:
+    script = run(
+        endless, [Cancel(5), generate(1), Cancel(5)], *[[] for _ in range(8)], [Cancel(1), Cancel(1)], [Cancel(1)]
+    )
+    assert script.ended() == [1]
+
+
+def test_a_request_cancelled_between_two_chunks_does_not_come_back(endless: ModelRunner) -> None:
+    script = run(
+        endless, [generate(1, SEVERAL, max_tokens=7 * 2000)], *[[] for _ in range(5)], [Cancel(1)], [generate(2)]
+    )
+    assert script.ended() == [1, 2]
+
+
+# ---- what goes wrong
+
+
+def test_a_text_that_does_not_fit_fails_alone(endless: ModelRunner) -> None:
+    too_long = Generate(1, ["x" * 3000], "ana", 0.7, 0.95, 0, 1.1, 0, 1, None)
+    script = run(endless, [generate(2), too_long, generate(3)])
+    end = script.end(1)
+    assert isinstance(end, Failed)
+    assert end.param == "input"
+    assert script.ended() == [1, 2, 3]
+
+
+def test_stop_leaves_at_once(endless: ModelRunner) -> None:
+    script = run(endless, [generate(1, max_tokens=None)], [], [], [Stop()])
+    assert script.ended() == []
