@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from engine.errors import ConfigError, InvalidRequest
 
 DEMO_CHECKPOINT: Final = Path(__file__).resolve().parent.parent / "demo" / "checkpoint"
-DEVICES: Final = ("auto", "cpu", "cuda")
+_DEVICE: Final = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 DTYPES: Final = ("auto", "float32", "bfloat16")
 LOAD_FORMATS: Final = ("auto", "dummy")
 CPU_KERNELS: Final = ("auto", "native", "torch")
@@ -42,7 +43,8 @@ class EngineConfig:
     max_restarts: int = 3
 
     def __post_init__(self) -> None:
-        _choice("device", self.device.partition(":")[0], DEVICES)
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigError("device", f"{self.device!r} is not auto, cpu, cuda or cuda:N")
         _choice("dtype", self.dtype, DTYPES)
         _choice("load_format", self.load_format, LOAD_FORMATS)
         _choice("cpu_kernel", self.cpu_kernel, CPU_KERNELS)
@@ -98,6 +100,8 @@ class SamplingParams:
         for field in fields(self):
             value = getattr(self, field.name)
             low, high = limits[field.name]
+            if value is not None and isinstance(limits[field.name][0], int) and not isinstance(value, int):
+                raise InvalidRequest(field.name, f"{field.name} must be a whole number")
             # The comparison is written so that NaN fails it.
             if value is not None and not low <= value <= high:
                 raise InvalidRequest(field.name, f"{field.name} must be between {low:g} and {high:g}")

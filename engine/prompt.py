@@ -47,19 +47,23 @@ class TokenLayout:
             found = lookup(text)
             if found is None:
                 raise CheckpointError(f"the tokenizer has no {text}: this is not an Orpheus checkpoint")
+            return inside(text, found)
+
+        def inside(text: str, found: int) -> int:
+            if not 0 <= found < vocab_size:
+                raise CheckpointError(f"{text} is token {found}, outside of the model's vocabulary of {vocab_size}")
             return found
 
         def custom(number: int) -> int:
             return token(f"<custom_token_{number}>")
 
         first = custom(FIRST_AUDIO_NUMBER)
-        last = custom(FIRST_AUDIO_NUMBER + AUDIO_TOKENS - 1)
-        if last - first != AUDIO_TOKENS - 1:
-            raise CheckpointError(f"the tokenizer's audio tokens are not consecutive ({first} to {last})")
-        if last >= vocab_size:
-            raise CheckpointError(f"audio token {last} lies outside the model's vocabulary of {vocab_size}")
+        numbers = range(FIRST_AUDIO_NUMBER, FIRST_AUDIO_NUMBER + AUDIO_TOKENS)
+        astray = next((number for number in numbers if custom(number) - number != first - FIRST_AUDIO_NUMBER), None)
+        if astray is not None:
+            raise CheckpointError(f"the audio tokens are not consecutive: <custom_token_{astray}> is out of place")
         return cls(
-            begin_of_text=token("<|begin_of_text|>") if begin_of_text is None else begin_of_text,
+            begin_of_text=token("<|begin_of_text|>") if begin_of_text is None else inside("bos", begin_of_text),
             end_of_turn=token("<|eot_id|>"),
             start_of_human=custom(3),
             end_of_human=custom(4),

@@ -56,8 +56,8 @@ class Sequence:
 
     @property
     def chunk_seed(self) -> int:
-        """Each chunk draws its own random numbers; the first chunk's are the request's."""
-        return self.seed + self.chunk
+        """Each chunk draws its own random numbers; the first chunk's are the request's. A 64-bit number, wrapping."""
+        return (self.seed + self.chunk + 2**63) % 2**64 - 2**63
 
     @property
     def length(self) -> int:

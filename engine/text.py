@@ -7,13 +7,16 @@ voice and their pace on long ones. Emotion tags such as <laugh> are never split.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Final
 
 from engine.prompt import strip_control_text
 
 MAX_CHUNK_CHARS: Final = 280
-_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+")
-_CLAUSE_END = re.compile(r"(?<=[,;:—–])\s+")
+_CLOSING: Final = "[\"'”’)\\]]*"
+_SENTENCE_END = re.compile(rf"[.!?…]{_CLOSING}(?=\s)|[。！？]{_CLOSING}")
+_CLAUSE_END = re.compile(r"[,;:—–](?=\s)|[，；、]")
+_TAG = re.compile(r"<\w+>")
 _ABBREVIATIONS: Final = frozenset(
     ["mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "no", "fig", "jr", "sr"]
 )
@@ -24,6 +27,8 @@ def chunks(text: str, limit: int = MAX_CHUNK_CHARS) -> list[str]:
     pieces: list[str] = []
     # Half a surrogate pair is no character; it cannot even be sent.
     text = text.encode("utf-8", "ignore").decode()
+    if not any(character.isalnum() for character in text):
+        return []
     for sentence in _sentences(" ".join(strip_control_text(text).split())):
         for piece in _within(sentence, limit):
             if pieces and len(pieces[-1]) + 1 + len(piece) <= limit // 2:
@@ -40,12 +45,30 @@ def frame_budget(chunk: str) -> int:
 
 def _sentences(text: str) -> list[str]:
     sentences: list[str] = []
-    for part in _SENTENCE_END.split(text):
+    for part in _cut_after(_SENTENCE_END, text):
         if sentences and _ends_in_abbreviation(sentences[-1]):
             sentences[-1] += " " + part
         elif part:
             sentences.append(part)
     return sentences
+
+
+def _cut_after(end: re.Pattern[str], text: str) -> list[str]:
+    """Pieces that close with a match of `end`, and what is left; nothing is lost but the spaces between them."""
+    cuts = [0, *(match.end() for match in end.finditer(text)), len(text)]
+    pieces = (text[a:b].strip() for a, b in pairwise(cuts))
+    return [piece for piece in pieces if piece]
+
+
+def _cut_anywhere(word: str, limit: int) -> list[str]:
+    pieces = []
+    while len(word) > limit:
+        opened = word.rfind("<", 0, limit)
+        tag = _TAG.match(word, opened) if opened > 0 else None
+        cut = opened if tag and tag.end() > limit else limit
+        pieces.append(word[:cut])
+        word = word[cut:]
+    return [*pieces, word]
 
 
 def _ends_in_abbreviation(sentence: str) -> bool:
@@ -57,10 +80,10 @@ def _within(sentence: str, limit: int) -> list[str]:
     """A sentence cut at clauses, else at spaces, else anywhere, so that no piece exceeds `limit`."""
     if len(sentence) <= limit:
         return [sentence]
-    clauses = _CLAUSE_END.split(sentence)
+    clauses = _cut_after(_CLAUSE_END, sentence)
     parts = clauses if len(clauses) > 1 else sentence.split(" ")
     if len(parts) == 1:
-        return [sentence[i : i + limit] for i in range(0, len(sentence), limit)]
+        return _cut_anywhere(sentence, limit)
     packed: list[str] = []
     for part in parts:
         if packed and len(packed[-1]) + 1 + len(part) <= limit:

@@ -13,20 +13,21 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Final
 
+import msgspec
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from snac import SNAC
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from engine.config import SamplingParams
 from engine.errors import CheckpointError
 from engine.messages import SamplingDefaults
+from engine.model.reading import reading
 from engine.model.weights import LlamaShape
 from engine.prompt import AUDIO_TOKENS, FIRST_AUDIO_NUMBER, TokenLayout
 
@@ -76,12 +77,15 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     """A model from a local folder or the hub. CheckpointError names the file that is missing or wrong, and the fix."""
     folder = _resolve(source, revision, _MODEL_FILES)
     config = _read_json(folder / "config.json")
-    shape = LlamaShape.from_config(config, str(folder))
+    with reading(folder / "config.json"):
+        shape = LlamaShape.from_config(config, str(folder))
     tokenizer = _tokenizer(folder)
     backend = tokenizer.backend_tokenizer
     # A user's text is never parsed for control tokens.
     backend.encode_special_tokens = True
     layout = TokenLayout.from_vocabulary(backend.token_to_id, tokenizer.bos_token_id, shape.vocab)
+    if max(backend.get_vocab().values()) >= shape.vocab:
+        raise CheckpointError(f"{folder}: the tokenizer has ids beyond config.json's vocab_size of {shape.vocab}")
 
     def encode(text: str) -> list[int]:
         return backend.encode(text, add_special_tokens=False).ids
@@ -126,7 +130,9 @@ def load_codec(source: str, revision: str | None = None) -> SNAC:
     """SNAC's quantiser and decoder, in fp32 on the CPU; the encoder is not needed and may be absent."""
     folder = _resolve(source, revision, _CODEC_FILES)
     model = _snac(_read_json(folder / "config.json"), folder)
-    missing, unexpected = model.load_state_dict(_codec_state(folder), strict=False)
+    state = _codec_state(folder)
+    with reading(f"the codec in {folder}"):
+        missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.startswith("encoder.")]
     if missing or unexpected:
         names = ", ".join([*missing[:3], *unexpected[:3]])
@@ -145,37 +151,37 @@ def dummy_codec(name: str, seed: int = 0) -> SNAC:
 
 
 def _resolve(source: str, revision: str | None, patterns: list[str]) -> Path:
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
+    with reading(f"the path {source[:200]!r}"):
+        folder = Path(source).expanduser()
+        if source and folder.is_dir():
+            return folder
     if not _HUB_ID.fullmatch(source):
-        raise CheckpointError(f"{source!r} is neither a folder nor a hub id like 'canopylabs/orpheus-3b-0.1-ft'")
+        raise CheckpointError(f"{source[:200]!r} is neither a folder nor a hub id like 'canopylabs/orpheus-3b-0.1-ft'")
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except GatedRepoError as error:
         raise CheckpointError(f"{source} is gated: accept its terms on the hub and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(f"{source} is not on the hub (or is private: set HF_TOKEN)") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise CheckpointError(f"{source} could not be downloaded and is not in the local cache: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; download the checkpoint again") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error})") from error
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; download the checkpoint again")
+    with reading(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return content
 
 
 def _tokenizer(folder: Path) -> Any:
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder / 'tokenizer.json'} is missing; download the checkpoint again")
-    try:
+    with reading(f"the tokenizer in {folder}"):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{folder}: the tokenizer could not be read: {error}") from error
 
 
 def _voices(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
@@ -188,31 +194,31 @@ def _voices(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
 def _defaults(folder: Path | None) -> SamplingDefaults:
     path = folder / "generation_config.json" if folder else None
     named = _read_json(path) if path and path.is_file() else {}
-    return SamplingDefaults(
-        temperature=float(named.get("temperature", 0.6)),
-        top_p=float(named.get("top_p", 0.9)),
-        top_k=int(named.get("top_k") or 0),
-        repetition_penalty=float(named.get("repetition_penalty", 1.1)),
-        repetition_window=int(named.get("repetition_window") or 0),
-    )
+
+    def value(name: str, default: float) -> float:
+        return default if named.get(name) is None else float(named[name])
+
+    with reading(path):
+        defaults = SamplingDefaults(
+            temperature=value("temperature", 0.6),
+            top_p=value("top_p", 0.9),
+            top_k=int(value("top_k", 0)),
+            repetition_penalty=value("repetition_penalty", 1.1),
+            repetition_window=int(value("repetition_window", 0)),
+        )
+        # The limits of a request are those of a checkpoint, too.
+        SamplingParams(**msgspec.structs.asdict(defaults))
+        return defaults
 
 
 def _snac(config: dict[str, Any], folder: Path) -> SNAC:
-    try:
+    with reading(f"{folder / 'config.json'} of the codec"):
         return SNAC(**config)
-    except TypeError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is not a SNAC config ({error})") from error
 
 
 def _codec_state(folder: Path) -> dict[str, Tensor]:
     safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
-    try:
-        if safe.is_file():
-            return load_file(safe)
-        if pickled.is_file():
-            return torch.load(pickled, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(
-            f"{folder}: the codec's weights could not be read ({error}); download them again"
-        ) from error
-    raise CheckpointError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")
+    if not safe.is_file() and not pickled.is_file():
+        raise CheckpointError(f"{folder} holds neither model.safetensors nor pytorch_model.bin, the codec's weights")
+    with reading(f"the codec in {folder}"):
+        return load_file(safe) if safe.is_file() else torch.load(pickled, map_location="cpu", weights_only=True)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.model.kernels.build import build
+from engine.model.kernels.build import load
 from engine.model.rope import rope_tables
 from engine.model.slots import SlotState
 from engine.model.weights import HEAD_ROWS, LlamaShape, LlamaWeights
@@ -56,7 +56,7 @@ class NativeLlama:
         kv = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
         # Fresh zero pages cost no memory until a stream reaches them.
         self.keys, self.values = torch.zeros(kv), torch.zeros(kv)
-        self._library = ctypes.CDLL(str(build(cache)))
+        self._library = load(cache)
         self._tensors = _packed(weights, rope_tables(shape.rope, shape.head_dim, context, torch.device("cpu")))
         self._model = self._describe(weights, layout, slots)
         self._state = _State(*(getattr(self.state, name).data_ptr() for name in _STATE))

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.model.kernels.build import build
+from engine.model.kernels.build import load
 from engine.model.native import PACK, pack
 from engine.model.snac import lag_of
 from engine.model.snac_layers import LATENTS_PER_FRAME, TAPS, Kind, SnacLayer
@@ -52,7 +52,7 @@ class NativeSnac:
     ) -> None:
         layers = [layer for layer in layers if noise or layer.kind != Kind.NOISE]
         self.lag = lag_of(layers)
-        self._library = ctypes.CDLL(str(build(cache)))
+        self._library = load(cache)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="snac")
         self._tables = [table.float().contiguous() for table in tables]
         self._packed = [_packed(layer) for layer in layers]

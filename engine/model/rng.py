@@ -23,14 +23,14 @@ def keyed_bits(key: Tensor, counter: Tensor) -> Tensor:
 
 
 def keyed_uniform(key: Tensor, counter: Tensor) -> Tensor:
-    """float32 in (0, 1), 24 bits of resolution, never 0 and never 1."""
-    return (_shift_right(keyed_bits(key, counter), 40).float() + 0.5) * 2.0**-24
+    """float32 in (0, 1), 23 bits of resolution: with one more, the last half step would round to 1."""
+    return (_shift_right(keyed_bits(key, counter), 41).float() + 0.5) * 2.0**-23
 
 
 def keyed_normal(key: Tensor, counter: Tensor) -> Tensor:
     """Standard normal float32 values (Box-Muller, from the upper and lower halves of one 64-bit draw)."""
     bits = keyed_bits(key, counter)
-    radius = ((_shift_right(bits, 40)).float() + 0.5) * 2.0**-24
+    radius = (_shift_right(bits, 41).float() + 0.5) * 2.0**-23
     angle = (bits & 0xFFFFFF).float() * (2.0 * math.pi * 2.0**-24)
     return torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(angle)
 

@@ -27,6 +27,9 @@ def inverse_frequencies(rope: dict[str, Any], head_dim: int) -> Tensor:
         return frequencies
     if kind != "llama3":
         raise CheckpointError(f"config.json: rope type {kind!r} is not known here (default and llama3 are)")
+    missing = {"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"} - set(rope)
+    if missing:
+        raise CheckpointError(f"config.json: rope type llama3 needs {', '.join(sorted(missing))}")
     factor, trained = float(rope["factor"]), float(rope["original_max_position_embeddings"])
     low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     wavelength = 2 * math.pi / frequencies

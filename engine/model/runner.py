@@ -163,9 +163,9 @@ def _device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device", "no CUDA device is available here; use cpu or auto")
     device = torch.device(name)
-    if device.index is not None and device.index >= torch.cuda.device_count():
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError("device", f"{name} does not exist; there are {torch.cuda.device_count()} CUDA devices")
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device
 
 
 def _device_name(device: torch.device) -> str:

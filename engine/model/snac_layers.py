@@ -5,6 +5,7 @@ Structure: snac 1.2.1 (hubertsiuzdak/snac), layers.py; the 24 kHz model is depth
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -65,8 +66,13 @@ def codebook_tables(model: SNAC) -> list[Tensor]:
 
 def snac_layers(model: SNAC, source: str) -> list[SnacLayer]:
     """The decoder's layers in order. CheckpointError when it is not built as the 24 kHz model is."""
-    if list(model.vq_strides) != [4, 2, 1] or model.codebook_size != CODEBOOK_SIZE or model.hop_length != 512:
-        raise CheckpointError(f"{source}: not a SNAC 24 kHz codec (strides 4, 2, 1; 4096 codes; 512 samples a latent)")
+    rates = list(model.decoder_rates)
+    codes = (list(model.vq_strides), model.codebook_size) == ([4, 2, 1], CODEBOOK_SIZE)
+    hop = model.hop_length == math.prod(rates) == 512 and all(rate % 2 == 0 for rate in rates)
+    if not codes or not hop or model.sampling_rate != 24_000:
+        raise CheckpointError(
+            f"{source}: not a SNAC 24 kHz codec (sampling_rate 24000, strides 4, 2, 1, 4096 codes, hop 512)"
+        )
     _fold_weight_norm(model.decoder)
     layers: list[SnacLayer] = []
     modules: Any = model.decoder.model

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from engine.errors import CheckpointError
+from engine.model.reading import reading
+from engine.model.rope import inverse_frequencies
 from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS, TokenLayout
 
 # Rows of a slot's head: its 4,096 codes, end of speech, and padding to a multiple of 4.
@@ -40,30 +42,32 @@ class LlamaShape:
     @classmethod
     def from_config(cls, config: dict[str, Any], source: str) -> LlamaShape:
         """From a Hugging Face config.json (the forms of transformers 4 and 5). CheckpointError names what is wrong."""
-        if config.get("model_type") != "llama":
-            raise CheckpointError(
-                f"{source}: model_type is {config.get('model_type')!r}, an Orpheus checkpoint is a 'llama'"
-            )
-        try:
-            heads = int(config["num_attention_heads"])
-            rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-            rope.setdefault("rope_theta", config.get("rope_theta", 10000.0))
-            rope.setdefault("rope_type", rope.get("type", "default"))
-            return cls(
-                layers=int(config["num_hidden_layers"]),
-                hidden=int(config["hidden_size"]),
-                heads=heads,
-                kv_heads=int(config.get("num_key_value_heads") or heads),
-                head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-                intermediate=int(config["intermediate_size"]),
-                vocab=int(config["vocab_size"]),
-                eps=float(config.get("rms_norm_eps", 1e-5)),
-                rope=rope,
-                max_positions=int(config.get("max_position_embeddings", 8192)),
-                tied=bool(config.get("tie_word_embeddings", False)),
-            )
-        except KeyError as missing:
-            raise CheckpointError(f"{source}: config.json has no {missing}") from missing
+        _check_kind(config, source)
+
+        def number(name: str, default: int | None = None) -> int:
+            value = config.get(name) or default
+            if not isinstance(value, int) or value < 1:
+                raise CheckpointError(f"{source}: {name} in config.json is {config.get(name)!r}, not a positive number")
+            return value
+
+        heads, hidden = number("num_attention_heads"), number("hidden_size")
+        shape = cls(
+            layers=number("num_hidden_layers"),
+            hidden=hidden,
+            heads=heads,
+            kv_heads=number("num_key_value_heads", heads),
+            head_dim=number("head_dim", hidden // heads),
+            intermediate=number("intermediate_size"),
+            vocab=number("vocab_size"),
+            eps=float(config.get("rms_norm_eps", 1e-5)),
+            rope=_rope(config),
+            max_positions=number("max_position_embeddings", 8192),
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+        if shape.heads % shape.kv_heads or shape.head_dim % 2:
+            raise CheckpointError(f"{source}: config.json: num_key_value_heads or head_dim do not divide the heads")
+        inverse_frequencies(shape.rope, shape.head_dim)
+        return shape
 
 
 @dataclass
@@ -107,6 +111,26 @@ class LlamaWeights:
         return sum(t.numel() for t in tensors) + (self.lm_head.numel() if untied else 0)
 
 
+def _check_kind(config: dict[str, Any], source: str) -> None:
+    """Refuses networks that would load and then compute something else."""
+    if config.get("model_type") != "llama":
+        kind = config.get("model_type")
+        raise CheckpointError(f"{source}: model_type in config.json is {kind!r}, an Orpheus checkpoint is a 'llama'")
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        raise CheckpointError(f"{source}: config.json asks for biases, which Orpheus' Llama has not")
+    if config.get("hidden_act", "silu") != "silu":
+        raise CheckpointError(f"{source}: hidden_act in config.json is {config['hidden_act']!r}, not 'silu'")
+    if config.get("quantization_config"):
+        raise CheckpointError(f"{source}: config.json names a quantization; weights in fp32 or bf16 are needed")
+
+
+def _rope(config: dict[str, Any]) -> dict[str, Any]:
+    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    rope.setdefault("rope_theta", config.get("rope_theta", 10000.0))
+    rope.setdefault("rope_type", rope.get("type", "default"))
+    return rope
+
+
 def slot_heads(lm_head: Tensor, layout: TokenLayout) -> Tensor:
     """[7, HEAD_ROWS, hidden]: for each slot its codes' rows, then end of speech, then zeros."""
     head = lm_head.new_zeros(FRAME_TOKENS, HEAD_ROWS, lm_head.shape[1])
@@ -120,7 +144,7 @@ def slot_heads(lm_head: Tensor, layout: TokenLayout) -> Tensor:
 def stored_dtype(folder: Path) -> torch.dtype:
     """bfloat16 for a checkpoint stored so, else float32."""
     for path in _shards(folder):
-        with safe_open(path, framework="pt") as shard:
+        with reading(path), safe_open(path, framework="pt") as shard:
             if "model.embed_tokens.weight" in shard.keys():  # noqa: SIM118 - not a mapping
                 kept = shard.get_slice("model.embed_tokens.weight").get_dtype() == "BF16"
                 return torch.bfloat16 if kept else torch.float32
@@ -138,12 +162,8 @@ def load_weights(
     with ExitStack() as stack:
         shards = {}
         for path in _shards(folder):
-            try:
+            with reading(path):
                 shard = stack.enter_context(safe_open(path, framework="pt", device=str(device)))
-            except SafetensorError as error:
-                raise CheckpointError(
-                    f"{path} is not a readable safetensors file ({error}); download it again"
-                ) from error
             shards.update(dict.fromkeys(shard.keys(), shard))
 
         def read(name: str, *expected: int) -> Tensor:
@@ -209,17 +229,18 @@ def _assemble(
 
 
 def _shards(folder: Path) -> Iterator[Path]:
+    # An index is data from outside: of each name only the last part counts, a file beside the index.
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        with reading(index):
+            names = sorted({Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
     elif single.is_file():
         names = [single.name]
     else:
         raise CheckpointError(f"{folder} holds neither model.safetensors nor model.safetensors.index.json")
     for name in names:
-        # An index is data from outside: it may only name files that lie beside it.
-        path = folder / Path(name).name
+        path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing (named in {index.name}); download it again")
         yield path

@@ -51,8 +51,8 @@ class Codec:
     def plain(self, slots: int = 1, noise: bool = True) -> TorchSnac:
         return TorchSnac(self.layers, self.tables, slots, CPU, torch.float32, noise=noise)
 
-    def native(self, slots: int = 1, noise: bool = True) -> NativeSnac:
-        return NativeSnac(self.layers, self.tables, slots, self._cache, noise=noise)
+    def native(self, slots: int = 1, noise: bool = True, threads: int = 1) -> NativeSnac:
+        return NativeSnac(self.layers, self.tables, slots, self._cache, threads=threads, noise=noise)
 
     def whole(self, codes: Tensor, seed: int | None) -> Tensor:
         """snac's decode of a whole utterance [frames, 7]."""

@@ -83,7 +83,11 @@ async def test_a_start_that_fails_before_the_worker_is_an_error_and_no_hang(
         await start
 
 
-async def test_a_progress_callback_that_fails_is_an_error_and_no_hang(launch: Launch) -> None:
+async def test_a_progress_callback_that_fails_is_an_error_and_no_hang(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.engine.STOP_SECONDS", 0.3)
+
     def fail(stage: str, done: float) -> None:
         raise RuntimeError("the terminal is gone")
 
@@ -91,6 +95,18 @@ async def test_a_progress_callback_that_fails_is_an_error_and_no_hang(launch: La
     done, _ = await asyncio.wait({start}, timeout=25)
     assert done, "start() hangs"
     with pytest.raises((RuntimeError, EngineError)):
+        await start
+
+
+async def test_a_start_after_a_stop_is_an_error_and_no_hang(launch: Launch) -> None:
+    engine = launch()
+    await engine.stop()
+    start = asyncio.ensure_future(engine.start())
+    done, _ = await asyncio.wait({start}, timeout=10)
+    if not done:
+        start.cancel()
+    assert done, "start() hangs"
+    with pytest.raises(EngineError):
         await start
 
 
@@ -185,46 +201,41 @@ asyncio.run(main())
 # ---- leaving
 
 
-async def test_drain_waits_for_what_runs_and_takes_nothing_new(launch: Launch) -> None:
-    engine = launch()
-    await asyncio.wait_for(engine.start(), PATIENCE)
-    endless, short = engine.submit(LONG, "ana"), engine.submit("Hi.", "ana", SHORT)
-    assert not await engine.drain(0.0)
-    assert not engine.ready
-    with pytest.raises(EngineUnavailable):
-        engine.submit("Too late.", "ana")
-    assert len(b"".join([piece async for piece in short])) == 6 * 4096
-    endless.cancel()
-    # It returns when the last one has ended, not when its time is over.
-    assert await asyncio.wait_for(engine.drain(10 * PATIENCE), PATIENCE)
-
-
-async def test_stop_fails_what_runs_and_leaves_nothing_behind(
+async def test_drain_waits_for_what_runs_and_stop_leaves_nothing_behind(
     launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as sockets:
         monkeypatch.setattr(tempfile, "tempdir", sockets)
         engine = launch()
         await asyncio.wait_for(engine.start(), PATIENCE)
-        stream = engine.submit(LONG, "ana")
-        assert await anext(stream)
+        endless, short = engine.submit(LONG, "ana"), engine.submit("Hi.", "ana", SHORT)
+        assert not await engine.drain(0.0)
+        assert not engine.ready
+        with pytest.raises(EngineUnavailable):
+            engine.submit("Too late.", "ana")
+        assert len(b"".join([piece async for piece in short])) == 6 * 4096
+        endless.cancel()
+        # It returns when the last one has ended, not when its time is over.
+        assert await asyncio.wait_for(engine.drain(10 * PATIENCE), PATIENCE)
+
         assert len(list(Path(sockets).iterdir())) == 1
         await asyncio.wait_for(engine.stop(), PATIENCE)
         assert list(Path(sockets).iterdir()) == []
     assert workers[0].returncode == 0
-    with pytest.raises(GenerationFailed):
-        async for _ in stream:
-            pass
     with pytest.raises(EngineUnavailable):
         engine.submit("Hello.", "ana")
     await asyncio.wait_for(engine.stop(), PATIENCE)
     assert len(workers) == 1
 
 
-async def test_stop_ends_a_worker_that_hangs(launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_ends_a_worker_that_hangs_and_fails_what_runs(
+    launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("engine.engine.STOP_SECONDS", 0.3)
     engine = launch()
     await asyncio.wait_for(engine.start(), PATIENCE)
+    stream = engine.submit(LONG, "ana")
+    assert await anext(stream)
     workers[0].send_signal(signal.SIGSTOP)
     stop = asyncio.ensure_future(engine.stop())
     done, _ = await asyncio.wait({stop}, timeout=10)
@@ -234,6 +245,9 @@ async def test_stop_ends_a_worker_that_hangs(launch: Launch, workers: Workers, m
         await stop
     assert not hung, "stop() waits for ever"
     assert workers[0].returncode == -signal.SIGKILL
+    with pytest.raises(GenerationFailed):
+        async for _ in stream:
+            pass
 
 
 async def test_stop_during_the_start_does_not_wait_for_its_end(

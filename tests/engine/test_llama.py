@@ -18,6 +18,7 @@ from engine.model.weights import LlamaShape
 from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS
 from tests.engine.language import GREEDY, NEVER, Build, Loaded, Voice, converse, load, reference_frames, sampling
 from tests.tiny import LLAMA3_ROPE, TinyLlama
+from tests.tiny import VOCAB as TINY_VOCAB
 
 VARIANTS = {
     "tied": TinyLlama(),
@@ -32,8 +33,6 @@ TEXTS = [f"{word} number {i}, said once{' more' * i}." for i, word in enumerate(
 SETTINGS = {
     "orpheus": sampling(seed=11),
     "hot": sampling(seed=12, temperature=1.4, top_p=1.0, repetition_penalty=1.0),
-    "cold": sampling(seed=13, temperature=0.05),
-    "top-k": sampling(seed=14, top_k=40, top_p=1.0),
     "top-k-and-p": sampling(seed=15, top_k=200, top_p=0.7, temperature=0.9),
     "tight-nucleus": sampling(seed=16, top_p=0.05),
     "short-window": sampling(seed=17, window=20, repetition_penalty=2.0, temperature=0.3),
@@ -196,6 +195,32 @@ def test_native_prefill_does_not_depend_on_how_it_is_cut_into_rows(tied: Loaded,
         assert not part.keys[:, 0, :, count:].any()
 
 
+@pytest.mark.parametrize("threads", [2, 3, 16])
+def test_threads_share_out_a_batch_without_changing_it(tied: Loaded, kernel_cache: Path, threads: int) -> None:
+    def speak(threads: int) -> tuple[list[list[list[int]]], NativeLlama]:
+        checkpoint = tied.checkpoint
+        model = NativeLlama(checkpoint.shape, tied.weights, checkpoint.layout, 7, 320, kernel_cache, threads)
+        voices = [Voice(tied.ids(TEXTS[i]), sampling(seed=i), slot=6 - i, joins=i % 3) for i in range(7)]
+        return converse(model, voices), model
+
+    (alone, one), (shared, many) = speak(1), speak(threads)
+    assert shared == alone
+    assert torch.equal(many.keys, one.keys)
+    assert torch.equal(many.values, one.values)
+
+
+def test_a_prompt_in_pieces_fills_the_cache_as_a_whole_one_does(tied: Loaded, kernel_cache: Path) -> None:
+    ids = tied.ids("A prompt that is cut into pieces of all sizes, which must not be seen in the cache.")
+    whole = tied.native(kernel_cache)
+    whole.prefill(0, ids)
+    for size in (1, 7, 31, 32, 33, 48):
+        pieces = tied.native(kernel_cache)
+        for start in range(0, len(ids), size):
+            pieces.prefill(0, ids[start : start + size], start)
+        assert torch.equal(pieces.keys, whole.keys)
+        assert torch.equal(pieces.values, whole.values)
+
+
 def test_native_caches_equal_torch(tied: Loaded, kernel_cache: Path) -> None:
     ids = tied.ids("The same numbers in the cache, to rounding.")
     native, plain = tied.native(kernel_cache), tied.plain()
@@ -296,6 +321,17 @@ def test_the_kernel_refuses_a_slot_that_does_not_exist(tied: Loaded, kernel_cach
         model.prefill(slot, [1, 2, 3])
     with pytest.raises(IndexError):
         model.decode_frame([0, slot], 10, 0)
+
+
+def test_the_kernel_refuses_the_same_slot_twice(tied: Loaded, kernel_cache: Path) -> None:
+    with pytest.raises(IndexError):
+        tied.native(kernel_cache, slots=2).decode_frame([1, 0, 1], 10, 0)
+
+
+@pytest.mark.parametrize("token", [-1, TINY_VOCAB, 2**40])
+def test_the_kernel_refuses_a_token_outside_of_the_vocabulary(tied: Loaded, kernel_cache: Path, token: int) -> None:
+    with pytest.raises(IndexError):
+        tied.native(kernel_cache).prefill(0, [1, token, 1])
 
 
 def test_a_full_context_is_used_to_its_last_position(build: Build, tied: Loaded, kernel_cache: Path) -> None:

@@ -164,7 +164,7 @@ def test_chunks_of_a_request_are_separate_utterances(runner: ModelRunner) -> Non
     sequence = Sequence(1, [runner.prompt("ana", text) for text in texts], seed=40, slot=2)
     pcm = []
     for chunk in range(2):
-        sequence.chunk, sequence.frames = chunk, 0
+        sequence.chunk, sequence.frames, sequence.prefilled = chunk, 0, 0
         part = Speech(sequence, frames=3)
         # The same sequence goes on in the same slot with the next chunk.
         runner.start(sequence, sampling(seed=sequence.chunk_seed))
@@ -177,6 +177,40 @@ def test_chunks_of_a_request_are_separate_utterances(runner: ModelRunner) -> Non
         alone = speech(runner, text, frames=3, seed=40 + chunk)
         speak(runner, [alone])
         assert int((samples(alone.pcm) - samples(pcm[chunk])).abs().max()) <= 1
+
+
+def test_a_prompt_taken_in_pieces_gives_the_same_speech(runner: ModelRunner) -> None:
+    text = (
+        "A prompt of more than a hundred tokens, so that it takes three pieces, with another stream's frames between."
+    )
+    whole, pieces, other = speech(runner, text, 4), speech(runner, text, 4, slot=1), speech(runner, "Other.", 9, slot=2)
+    speak(runner, [whole])
+    runner.start(other.sequence, sampling(seed=1))
+    turns = 0
+    while not pieces.sequence.ready:
+        runner.prefill(pieces.sequence, sampling(seed=1))
+        frame = runner.decode_frame([other.sequence])
+        other.sequence.frames += 1
+        other.pcm += runner.speak([FrameResult(other.sequence, spoken=True, last=False)], frame.codes)[0]
+        turns += 1
+    assert turns == (3 if runner.info.kernel == "native" else 1)
+    for _ in range(4):
+        frame = runner.decode_frame([pieces.sequence])
+        pieces.sequence.frames += 1
+        pieces.codes += frame.codes.tolist()
+        pieces.pcm += runner.speak([FrameResult(pieces.sequence, True, pieces.sequence.frames == 4)], frame.codes)[0]
+    assert pieces.codes == whole.codes
+    assert pieces.pcm == whole.pcm
+
+
+def test_threads_do_not_change_the_audio(make: Make) -> None:
+    heard = []
+    for threads in (1, 3):
+        runner = make(cpu_threads=threads)
+        batch = [speech(runner, f"Text number {i}.", frames=3 + i, seed=i, slot=i, joins=i % 2) for i in range(4)]
+        speak(runner, batch)
+        heard.append([said.pcm for said in batch])
+    assert heard[0] == heard[1]
 
 
 # ---- prompts

@@ -166,6 +166,31 @@ def test_a_chunk_starts_with_no_frames_and_its_own_seed_and_prompt() -> None:
     assert (sequence.frames, sequence.tokens, sequence.chunk_seed, sequence.length) == (0, 7, 101, 2)
 
 
+def test_a_new_chunk_needs_its_prompt_read() -> None:
+    sequence = Sequence(1, [Chunk([1] * 5, 2), Chunk([1] * 3, 2)], seed=0)
+    scheduler = Scheduler(slots=1)
+    scheduler.add(sequence)
+    scheduler.schedule()
+    assert scheduler.unready == [sequence]
+    # The last token of a prompt goes in with the first frame.
+    sequence.prefilled = 4
+    assert scheduler.unready == []
+    scheduler.postprocess([(sequence, True)])
+    assert scheduler.next_chunk(sequence)
+    assert scheduler.unready == [sequence]
+
+
+def test_prompts_are_read_in_order_of_arrival_whatever_the_slot() -> None:
+    scheduler = Scheduler(slots=3)
+    for request_id in range(3):
+        scheduler.add(Sequence(request_id, [Chunk([1] * 5, 2)], seed=0))
+    scheduler.schedule()
+    scheduler.cancel(0)
+    scheduler.add(Sequence(7, [Chunk([1] * 5, 2)], seed=0))
+    scheduler.schedule()
+    assert [sequence.request_id for sequence in scheduler.unready] == [1, 2, 7]
+
+
 def test_one_truncated_chunk_makes_the_request_end_with_length() -> None:
     scheduler = Scheduler(slots=1)
     scheduler.add(request(1, frames=(3, 10)))

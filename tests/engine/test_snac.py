@@ -195,6 +195,23 @@ def test_reset_of_one_slot_leaves_the_others_alone(build: Build) -> None:
     torch.testing.assert_close(streamed, expected[: len(streamed)], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_share_out_a_batch_without_changing_it(large: Codec, threads: int) -> None:
+    codes = torch.stack([random_codes(2, seed=i) for i in range(3)])
+    heard = []
+    for count in (1, threads):
+        decoder = large.native(slots=3, threads=count)
+        arguments = ([2, 0, 1], codes, [0, 0, 0], [NO_END] * 3, [1, 2, 3])
+        heard.append(torch.cat([decoder.decode(*arguments), decoder.decode(*arguments)]))
+    assert torch.equal(*heard)
+
+
+def test_the_kernel_refuses_the_same_slot_twice(large: Codec) -> None:
+    codes = torch.stack([random_codes(1)] * 2)
+    with pytest.raises(IndexError):
+        large.native(slots=2).decode([1, 1], codes, [0, 0], [NO_END] * 2, [0, 0])
+
+
 # ---- structure
 
 

@@ -133,7 +133,7 @@ def test_text_with_nothing_to_say_gives_no_chunks(text: str) -> None:
     assert chunks(text) == []
 
 
-@pytest.mark.parametrize("text", ["...", "?!", "- - -", "<>", "(\"')"])
+@pytest.mark.parametrize("text", ["...", "?!", "- - -", "<>", "(\"')", "- <|eot_id|> ?", "<custom_token_7>!"])
 def test_punctuation_alone_has_no_words(text: str) -> None:
     assert chunks(text) == []
 
@@ -156,6 +156,10 @@ def test_control_tokens_cannot_be_spelled(text: str) -> None:
     assert not re.search(r"<custom_token_\d+>|<\|(eot_id|begin_of_text|x)\|>", spoken)
     assert spoken.startswith("before ")
     assert spoken.endswith(" after")
+
+
+def test_a_tag_alone_is_something_to_say() -> None:
+    assert chunks(" <laugh> ") == ["<laugh>"]
 
 
 def test_tags_are_not_taken_for_control_tokens() -> None:

@@ -181,6 +181,32 @@ def test_another_voice_or_seed_gives_other_audio(endless: ModelRunner) -> None:
     assert len(heard) == 4
 
 
+def test_a_long_prompt_is_taken_in_pieces_while_others_are_heard(endless: ModelRunner) -> None:
+    prompt = "a " * 100  # some 200 tokens: five pieces
+    script = run(endless, [generate(1, max_tokens=140)], [], [], [generate(2, prompt, max_tokens=42)])
+    order = [message.request_id for message in script.sent if isinstance(message, Audio)]
+    between = order[3 : order.index(2)]
+    assert len(between) >= 3, "the first stream goes on while the second one's prompt is read"
+    assert script.pcm(2) == run(endless, [generate(2, prompt, max_tokens=42)]).pcm(2)
+    assert script.pcm(1) == run(endless, [generate(1, max_tokens=140)]).pcm(1)
+
+
+def test_a_stream_among_others_starts_with_a_frame_in_hand(endless: ModelRunner) -> None:
+    def first_piece(script: Script, request_id: int) -> int:
+        return next(len(m.pcm) for m in script.sent if isinstance(m, Audio) and m.request_id == request_id)
+
+    alone = run(endless, [generate(1)])
+    crowd = run(endless, [generate(1, max_tokens=140)], [], [], [], [generate(2)])
+    assert first_piece(alone, 1) < FRAME_BYTES <= first_piece(crowd, 2)
+
+
+def test_a_short_request_among_others_is_heard_to_its_end(endless: ModelRunner) -> None:
+    script = run(
+        endless, [generate(1, max_tokens=140)], [], [], [generate(2, max_tokens=7), generate(3, max_tokens=14)], slots=3
+    )
+    assert (len(script.pcm(2)), len(script.pcm(3))) == (FRAME_BYTES, 2 * FRAME_BYTES)
+
+
 # ---- cancelling
 
 

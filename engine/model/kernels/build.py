@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -18,6 +19,15 @@ FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-std=gnu11")
 
 class BuildError(Exception):
     """There is no C compiler, or it refused the source; the message says which."""
+
+
+def load(cache: Path) -> ctypes.CDLL:
+    """The compiled kernels, loaded. BuildError says why they cannot be."""
+    path = build(cache)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildError(f"{path} cannot be loaded: {error}") from error
 
 
 def build(cache: Path) -> Path:

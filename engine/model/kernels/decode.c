@@ -212,7 +212,7 @@ static int sample(const State *s, int64_t slot, int k, int may_end, float *logit
         kept = keep_from(top_p_threshold(weights, kept, mass), weights, index, kept);
     }
     double goal = total_of(weights, kept), sum = 0;
-    goal *= ((double)(mix64((uint64_t)s->seed[slot], (uint64_t)step) >> 40) + 0.5) / 16777216.0;
+    goal *= ((double)(mix64((uint64_t)s->seed[slot], (uint64_t)step) >> 41) + 0.5) / 8388608.0;
     for (int i = 0; i < kept; i++) {
         sum += weights[i];
         if (sum > goal) return index[i];

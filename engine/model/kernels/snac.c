@@ -63,7 +63,7 @@ static void add_noise(const Layer *l, float *x, int64_t rows, int64_t position, 
     matmul_f32(l->matrix, NULL, x, l->in, work, (int)rows, l->out, l->in);
     for (int64_t t = 0; t < rows; t++) {
         const uint64_t bits = mix64(key, (uint64_t)(position + t));
-        const float radius = ((float)(bits >> 40) + 0.5f) * 0x1p-24f;
+        const float radius = ((float)(bits >> 41) + 0.5f) * 0x1p-23f;
         const float angle = (float)(bits & 0xFFFFFF) * (6.283185307179586f * 0x1p-24f);
         const f8 normal = splat(sqrtf(-2.0f * logf(radius)) * cosf(angle));
         for (int c = 0; c < l->in; c += 8)
