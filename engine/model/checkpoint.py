@@ -129,7 +129,12 @@ def dummy_checkpoint(name: str) -> Checkpoint:
 def load_codec(source: str, revision: str | None = None) -> SNAC:
     """SNAC's quantiser and decoder, in fp32 on the CPU; the encoder is not needed and may be absent."""
     folder = _resolve(source, revision, _CODEC_FILES)
-    model = _snac(_read_json(folder / "config.json"), folder)
+    config = _read_json(folder / "config.json")
+    if config.get("sampling_rate") != SAMPLE_RATE:
+        raise CheckpointError(
+            f"{folder}: the codec's sampling_rate is {config.get('sampling_rate')}, not {SAMPLE_RATE}"
+        )
+    model = _snac(config, folder)
     state = _codec_state(folder)
     with reading(f"the codec in {folder}"):
         missing, unexpected = model.load_state_dict(state, strict=False)
