@@ -9,11 +9,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,8 +21,6 @@ import zmq.asyncio
 
 from engine.config import EngineConfig, SamplingParams
 from engine.errors import (
-    CheckpointError,
-    ConfigError,
     EngineOverloaded,
     EngineUnavailable,
     GenerationFailed,
@@ -36,7 +32,6 @@ from engine.messages import (
     Cancel,
     Failed,
     Finished,
-    FromEngine,
     Generate,
     Loading,
     ModelInfo,
@@ -44,6 +39,7 @@ from engine.messages import (
     Stop,
     ToEngine,
 )
+from engine.process import end_worker, messages, start_error, start_worker
 from engine.stream import SpeechStream
 from engine.text import chunks
 
@@ -105,6 +101,7 @@ class Engine:
         if not started.done():
             # The supervisor itself broke (no socket, no process, a failing callback); its error says how.
             self._supervisor.result()
+            raise EngineUnavailable("the engine has been stopped")
         await started
 
     def submit(self, text: str, voice: str, params: SamplingParams | None = None) -> SpeechStream:
@@ -210,21 +207,17 @@ class Engine:
         started: asyncio.Future[None],
         progress: Progress,
     ) -> Exception:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "engine.worker", outbox, inbox, msgspec.json.encode(_anchored(self.config)).decode(),
-            # The pipe tells the worker that this process lives; a new session keeps the terminal's Ctrl-C away from it.
-            stdin=asyncio.subprocess.PIPE, start_new_session=True, cwd=Path(__file__).resolve().parent.parent,
-        )  # fmt: skip
+        process = await start_worker(self.config, outbox, inbox)
         self._process = process
         died = asyncio.create_task(process.wait())
         failure: Exception | None = None
         try:
-            async for message in self._messages(receiving, died):
+            async for message in messages(receiving, died):
                 match message:
                     case Loading():
                         progress(message.stage, message.done)
                     case Broken():
-                        failure = _rebuilt(message)
+                        failure = start_error(message)
                     case Ready():
                         self._info, self._outbox, self._ready = message.info, sending, True
                         if not started.done():
@@ -232,24 +225,10 @@ class Engine:
                     case _:
                         self._deliver(message)
         finally:
-            await _end(process)
+            await end_worker(process, STOP_SECONDS)
         return failure or EngineUnavailable(
             f"the engine process ended with status {process.returncode}", retry_after=10.0
         )
-
-    async def _messages(self, socket: zmq.asyncio.Socket, died: asyncio.Task[int]) -> AsyncIterator[FromEngine]:
-        """What the worker sends, until it is gone."""
-        decoder = msgspec.msgpack.Decoder(FromEngine)
-        while True:
-            receiving = asyncio.ensure_future(socket.recv())
-            await asyncio.wait({receiving, died}, return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done() and died.done():
-                # Its last words may still be on their way through the socket.
-                await asyncio.wait({receiving}, timeout=0.2)
-            if not receiving.done():
-                receiving.cancel()
-                return
-            yield decoder.decode(receiving.result())
 
     # ---- requests
 
@@ -316,29 +295,3 @@ class Engine:
 
 def _final(asked: T | None, default: T) -> T:
     return default if asked is None else asked
-
-
-def _anchored(config: EngineConfig) -> EngineConfig:
-    """The worker runs in another folder: paths that are relative to this one are made absolute."""
-
-    def anchored(source: str | None) -> str | None:
-        return str(Path(source).expanduser().absolute()) if source and Path(source).expanduser().exists() else source
-
-    return replace(
-        config, model=anchored(config.model), codec=anchored(config.codec), cache=str(config.cache_folder.absolute())
-    )
-
-
-def _rebuilt(message: Broken) -> Exception:
-    if message.kind == ConfigError.__name__ and message.field is not None:
-        return ConfigError(message.field, message.message.removeprefix(f"{message.field}: "))
-    return CheckpointError(message.message)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Waits for a process that was asked to leave; kills it when it does not."""
-    try:
-        await asyncio.wait_for(process.wait(), STOP_SECONDS)
-    except TimeoutError:
-        process.kill()
-        await process.wait()

@@ -26,10 +26,10 @@ def chunks(text: str, limit: int = MAX_CHUNK_CHARS) -> list[str]:
     """Pieces of at most `limit` characters, in order, together all of the text's words. Empty for text without any."""
     pieces: list[str] = []
     # Half a surrogate pair is no character; it cannot even be sent.
-    text = text.encode("utf-8", "ignore").decode()
+    text = strip_control_text(text.encode("utf-8", "ignore").decode())
     if not any(character.isalnum() for character in text):
         return []
-    for sentence in _sentences(" ".join(strip_control_text(text).split())):
+    for sentence in _sentences(" ".join(text.split())):
         for piece in _within(sentence, limit):
             if pieces and len(pieces[-1]) + 1 + len(piece) <= limit // 2:
                 pieces[-1] += " " + piece

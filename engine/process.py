@@ -1,0 +1,72 @@
+"""The engine process as the server's side sees it: started, listened to, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import zmq.asyncio
+
+from engine.config import EngineConfig
+from engine.errors import CheckpointError, ConfigError, EngineError
+from engine.messages import Broken, FromEngine
+
+ROOT = Path(__file__).resolve().parent.parent
+LAST_WORDS_SECONDS = 0.2  # what a dead worker sent last may still be on its way through the socket
+
+
+async def start_worker(config: EngineConfig, inbox: str, outbox: str) -> asyncio.subprocess.Process:
+    """`inbox` and `outbox` are the worker's ends of its two sockets."""
+    settings = msgspec.json.encode(_anchored(config)).decode()
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "engine.worker", inbox, outbox, settings),
+        # The pipe tells the worker that this process lives; a new session keeps the terminal's Ctrl-C away from it.
+        stdin=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        cwd=ROOT,
+    )
+
+
+async def end_worker(process: asyncio.subprocess.Process, seconds: float) -> None:
+    """Waits for a process that was asked to leave, or has left; kills it when it does not."""
+    try:
+        await asyncio.wait_for(process.wait(), seconds)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def messages(socket: zmq.asyncio.Socket, died: asyncio.Task[int]) -> AsyncIterator[FromEngine]:
+    """What the worker sends, until it is gone."""
+    decoder = msgspec.msgpack.Decoder(FromEngine)
+    while True:
+        receiving = asyncio.ensure_future(socket.recv())
+        await asyncio.wait({receiving, died}, return_when=asyncio.FIRST_COMPLETED)
+        if not receiving.done() and died.done():
+            await asyncio.wait({receiving}, timeout=LAST_WORDS_SECONDS)
+        if not receiving.done():
+            receiving.cancel()
+            return
+        yield decoder.decode(receiving.result())
+
+
+def start_error(message: Broken) -> EngineError:
+    """The error that the worker's own start ended with."""
+    if message.kind == ConfigError.__name__ and message.field is not None:
+        return ConfigError(message.field, message.message.removeprefix(f"{message.field}: "))
+    return CheckpointError(message.message)
+
+
+def _anchored(config: EngineConfig) -> EngineConfig:
+    """The worker runs in another folder: paths that are relative to this one are made absolute."""
+
+    def anchored(source: str | None) -> str | None:
+        return str(Path(source).expanduser().absolute()) if source and Path(source).expanduser().exists() else source
+
+    return replace(
+        config, model=anchored(config.model), codec=anchored(config.codec), cache=str(config.cache_folder.absolute())
+    )
