@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -168,13 +170,20 @@ async def test_between_a_death_and_its_notice_only_engine_errors_come(launch: La
     assert engine.running == 0
 
 
-async def test_a_server_that_is_killed_takes_its_worker_along(engine_config: Callable[..., EngineConfig]) -> None:
-    program = """
+SERVER = """
 import asyncio, sys
 import msgspec
 from engine import Engine, EngineConfig
 
+start_process = asyncio.create_subprocess_exec
+
+async def announced(*arguments, **options):
+    process = await start_process(*arguments, **options)
+    print(process.pid, flush=True)
+    return process
+
 async def main():
+    asyncio.create_subprocess_exec = announced
     engine = Engine(msgspec.json.decode(sys.argv[1], type=EngineConfig))
     await engine.start()
     stream = engine.submit("A text that takes a while to say, as it goes on and on. " * 4, "ana")
@@ -184,18 +193,25 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def test_a_server_that_is_killed_takes_its_worker_along(engine_config: Callable[..., EngineConfig]) -> None:
     server = subprocess.Popen(
-        [sys.executable, "-c", program, msgspec.json.encode(engine_config()).decode()],
+        [sys.executable, "-c", SERVER, msgspec.json.encode(engine_config()).decode()],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     with server:
         assert server.stdout is not None
-        assert server.stderr is not None
-        assert server.stdout.readline() == b"speaking\n"
-        server.kill()
-        # The worker has inherited standard error: it is at its end when the worker is gone, too.
-        reading = asyncio.get_running_loop().run_in_executor(None, server.stderr.read)
-        assert b"Traceback" not in await asyncio.wait_for(reading, PATIENCE)
+        worker = int(server.stdout.readline())
+        try:
+            assert server.stdout.readline() == b"speaking\n"
+            server.kill()
+            # The worker has inherited standard error: that is at its end when the worker is gone, too.
+            _, errors = server.communicate(timeout=PATIENCE)
+            assert b"Traceback" not in errors
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
 
 
 # ---- leaving

@@ -191,6 +191,15 @@ def test_a_long_prompt_is_taken_in_pieces_while_others_are_heard(endless: ModelR
     assert script.pcm(1) == run(endless, [generate(1, max_tokens=140)]).pcm(1)
 
 
+def test_one_piece_of_one_prompt_is_read_between_two_frames(endless: ModelRunner) -> None:
+    prompts = [generate(request_id, "a " * 100, max_tokens=42) for request_id in (2, 3)]
+    script = run(endless, [generate(1, max_tokens=280)], [], [], prompts, slots=3)
+    order = [message.request_id for message in script.sent if isinstance(message, Audio)]
+    first_heard = [order[: order.index(request_id)].count(1) for request_id in (2, 3)]
+    # Five pieces each, one a turn: the second prompt's turn comes when the first one has been read.
+    assert first_heard[1] - first_heard[0] >= 4
+
+
 def test_a_stream_among_others_starts_with_a_frame_in_hand(endless: ModelRunner) -> None:
     def first_piece(script: Script, request_id: int) -> int:
         return next(len(m.pcm) for m in script.sent if isinstance(m, Audio) and m.request_id == request_id)
