@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -65,8 +66,14 @@ def _anchored(config: EngineConfig) -> EngineConfig:
     """The worker runs in another folder: paths that are relative to this one are made absolute."""
 
     def anchored(source: str | None) -> str | None:
-        return str(Path(source).expanduser().absolute()) if source and Path(source).expanduser().exists() else source
+        # A path that no file system knows (too long, no such user) is the worker's to refuse.
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            if source and (path := Path(source).expanduser()).exists():
+                return str(path.absolute())
+        return source
 
+    if config.load_format == "dummy":
+        return config
     return replace(
         config, model=anchored(config.model), codec=anchored(config.codec), cache=str(config.cache_folder.absolute())
     )

@@ -16,6 +16,7 @@ MAX_CHUNK_CHARS: Final = 280
 _CLOSING: Final = "[\"'”’)\\]]*"
 _SENTENCE_END = re.compile(rf"[.!?…]{_CLOSING}(?=\s)|[。！？]{_CLOSING}")
 _CLAUSE_END = re.compile(r"[,;:—–](?=\s)|[，；、]")
+_SPACE = re.compile(r"\s+")
 _TAG = re.compile(r"<\w+>")
 _ABBREVIATIONS: Final = frozenset(
     ["mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "no", "fig", "jr", "sr"]
@@ -31,11 +32,11 @@ def chunks(text: str, limit: int = MAX_CHUNK_CHARS) -> list[str]:
         return []
     for sentence in _sentences(" ".join(text.split())):
         for piece in _within(sentence, limit):
-            if pieces and len(pieces[-1]) + 1 + len(piece) <= limit // 2:
-                pieces[-1] += " " + piece
+            if pieces and len(pieces[-1] + piece) <= limit // 2:
+                pieces[-1] += piece
             else:
                 pieces.append(piece)
-    return pieces
+    return [stripped for piece in pieces if (stripped := piece.strip())]
 
 
 def frame_budget(chunk: str) -> int:
@@ -47,17 +48,16 @@ def _sentences(text: str) -> list[str]:
     sentences: list[str] = []
     for part in _cut_after(_SENTENCE_END, text):
         if sentences and _ends_in_abbreviation(sentences[-1]):
-            sentences[-1] += " " + part
-        elif part:
+            sentences[-1] += part
+        else:
             sentences.append(part)
     return sentences
 
 
 def _cut_after(end: re.Pattern[str], text: str) -> list[str]:
-    """Pieces that close with a match of `end`, and what is left; nothing is lost but the spaces between them."""
+    """Pieces that close with a match of `end`, and what is left; together the whole text, spaces included."""
     cuts = [0, *(match.end() for match in end.finditer(text)), len(text)]
-    pieces = (text[a:b].strip() for a, b in pairwise(cuts))
-    return [piece for piece in pieces if piece]
+    return [text[a:b] for a, b in pairwise(cuts) if a < b]
 
 
 def _cut_anywhere(word: str, limit: int) -> list[str]:
@@ -72,7 +72,7 @@ def _cut_anywhere(word: str, limit: int) -> list[str]:
 
 
 def _ends_in_abbreviation(sentence: str) -> bool:
-    last = sentence.rsplit(None, 1)[-1]
+    last = (sentence.split() or [""])[-1]
     return last.endswith(".") and (last[:-1].lower() in _ABBREVIATIONS or re.fullmatch(r"[A-Z]\.", last) is not None)
 
 
@@ -81,13 +81,13 @@ def _within(sentence: str, limit: int) -> list[str]:
     if len(sentence) <= limit:
         return [sentence]
     clauses = _cut_after(_CLAUSE_END, sentence)
-    parts = clauses if len(clauses) > 1 else sentence.split(" ")
+    parts = clauses if len(clauses) > 1 else _cut_after(_SPACE, sentence)
     if len(parts) == 1:
         return _cut_anywhere(sentence, limit)
     packed: list[str] = []
     for part in parts:
-        if packed and len(packed[-1]) + 1 + len(part) <= limit:
-            packed[-1] += " " + part
+        if packed and len(packed[-1] + part) <= limit:
+            packed[-1] += part
         else:
             packed.append(part)
     return [piece for part in packed for piece in _within(part, limit)]

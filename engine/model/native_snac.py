@@ -106,7 +106,7 @@ class NativeSnac:
             )  # fmt: skip
 
         rows = range(len(slots))
-        if any(self._threads.map(push, rows) if len(slots) > 1 else map(push, rows)):
+        if any(list(self._threads.map(push, rows) if len(slots) > 1 else map(push, rows))):
             raise MemoryError("lyre_snac: no memory for the scratch buffers")
         return samples
 

@@ -172,6 +172,8 @@ def test_a_new_chunk_needs_its_prompt_read() -> None:
     scheduler.add(sequence)
     scheduler.schedule()
     assert scheduler.unready == [sequence]
+    sequence.prefilled = 3
+    assert scheduler.unready == [sequence]
     # The last token of a prompt goes in with the first frame.
     sequence.prefilled = 4
     assert scheduler.unready == []

@@ -119,6 +119,12 @@ def test_a_chinese_sentence_ends_at_its_stop_without_a_space(stop: str) -> None:
     assert all(chunk.endswith(stop) for chunk in chunks(text, limit=100))
 
 
+@pytest.mark.parametrize("limit", [20, 60, 280])
+def test_no_spaces_are_put_into_a_text_that_has_none(limit: int) -> None:
+    text = ("这是一个句子，" * 5 + "说完了。") * 4
+    assert "".join(chunks(text, limit)) == text
+
+
 def test_a_tag_in_text_without_spaces_is_not_split() -> None:
     for before in range(1, 12):
         pieces = chunks("a" * (20 - before) + "<laugh>" + "b" * 30, limit=20)

@@ -211,6 +211,7 @@ static int sample(const State *s, int64_t slot, int k, int may_end, float *logit
         kept = keep_from((float)((total - mass) / (2.0 * kept)), weights, index, kept);
         kept = keep_from(top_p_threshold(weights, kept, mass), weights, index, kept);
     }
+    if (kept == 0) return best; /* logits that are no numbers */
     double goal = total_of(weights, kept), sum = 0;
     goal *= ((double)(mix64((uint64_t)s->seed[slot], (uint64_t)step) >> 41) + 0.5) / 8388608.0;
     for (int i = 0; i < kept; i++) {
