@@ -40,6 +40,7 @@ async def create_speech(request: Request[Any, Any, Any], context: NamedDependenc
         first = await unless_gone(_first_chunk(chunks, context.settings.first_chunk_timeout), request.receive)
         audio = _encoded(first, chunks, encoder_for(asked.response_format, asked.speed))
     except BaseException:
+        # This broad because a task that is cancelled must free its slot, too.
         stream.cancel()
         raise
     trace.ttfa = trace.elapsed

@@ -16,5 +16,6 @@ def reading(what: object) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:
+        # This broad because tokenizers, safetensors and pickle raise anything on a damaged file.
         reason = f"{type(error).__name__}: {error}"[:300]
         raise CheckpointError(f"{what} is damaged or of another kind; download it again ({reason})") from error
