@@ -31,6 +31,7 @@ from engine.messages import (
 )
 from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling
+from engine.pauses import pause, trailing_quiet
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 from engine.windows import SAMPLES_PER_FRAME
@@ -94,8 +95,8 @@ class Worker:
         results = self._scheduler.postprocess(zip(running, frame.ended, strict=True))
         for result, pcm in zip(results, self._runner.speak(results, frame.codes), strict=True):
             self._emit(result.sequence, pcm, at_once=result.last or len(running) == 1)
-            if result.last and not self._scheduler.next_chunk(result.sequence):
-                self._finished(result.sequence)
+            if result.last:
+                self._go_on(result.sequence)
 
     def _prefill(self) -> None:
         """One piece of a prompt a turn while others are listened to; else until somebody can speak."""
@@ -106,16 +107,27 @@ class Worker:
             if not alone:
                 return
 
+    def _go_on(self, sequence: Sequence) -> None:
+        """To the next chunk, after a pause, or to the end."""
+        wanted = sequence.current.pause
+        if self._scheduler.next_chunk(sequence):
+            self._emit(sequence, pause(wanted, sequence.quiet), at_once=True)
+        else:
+            self._finished(sequence)
+
     def _emit(self, sequence: Sequence, pcm: bytes, at_once: bool) -> None:
         """Sends what is ready. A stream among others starts with a frame in hand, for it will wait for theirs."""
         sequence.held += pcm
+        sequence.quiet = trailing_quiet(pcm, sequence.quiet)
         if sequence.held and (at_once or sequence.heard or len(sequence.held) >= LEAD_BYTES):
             self._link.send(Audio(sequence.request_id, sequence.held, sequence.tokens))
             sequence.held, sequence.heard = b"", True
 
     def _accept(self, message: Generate) -> None:
         try:
-            chunks = [self._runner.prompt(message.voice, text) for text in message.chunks]
+            chunks = [
+                replace(self._runner.prompt(message.voice, chunk.text), pause=chunk.pause) for chunk in message.chunks
+            ]
         except InvalidRequest as error:
             self._link.send(Failed(message.request_id, error.message, error.param))
             return
