@@ -3,7 +3,8 @@
 import hashlib
 import hmac
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from litestar.datastructures import Headers
 from litestar.handlers import BaseRouteHandler
 
 from api.errors import ApiError
+from api.settings import KEY_RULE, is_key
 from engine import ConfigError
 
 log = logging.getLogger("lyre")
@@ -27,13 +29,14 @@ class KeyRing:
         self._file = file
         self._from_file: frozenset[bytes] = frozenset()
         self._stamp: tuple[int, int, int] | None = None
+        self._problem = ""
         if file is not None:
             try:
                 self._reload(file)
             except OSError as error:
                 raise ConfigError("api_keys_file", f"{file}: {error.strerror}") from None
-            except UnicodeDecodeError:
-                raise ConfigError("api_keys_file", f"{file} is not text") from None
+            except ValueError as error:
+                raise ConfigError("api_keys_file", f"{file}: {error}") from None
             if not self._from_file:
                 raise ConfigError("api_keys_file", f"{file} holds no key")
 
@@ -52,16 +55,20 @@ class KeyRing:
     def _refresh(self) -> None:
         if self._file is None:
             return
+        problem = ""
         try:
             if _stamp(self._file) != self._stamp:
                 self._reload(self._file)
-        except (OSError, UnicodeDecodeError) as error:
-            log.warning("the key file cannot be read, the last keys stay valid: %s", error)
+        except (OSError, ValueError) as error:
+            problem = str(error)
+        if problem and problem != self._problem:
+            # Once, not for every request that meets it.
+            log.warning("the key file cannot be used, the last keys stay valid: %s", problem)
+        self._problem = problem
 
     def _reload(self, file: Path) -> None:
         stamp = _stamp(file)
-        lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
-        self._from_file = frozenset(_digest(line) for line in lines if line and not line.startswith("#"))
+        self._from_file = frozenset(map(_digest, _keys(file.read_bytes())))
         self._stamp = stamp
 
 
@@ -89,7 +96,14 @@ def caller(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     """Who asks, for counting: the digest of a key or, where no keys are asked for, the client's address."""
     if connection.app.state.key_ring.required:
         return _digest(_given_key(connection.headers)).hex()
-    return connection.client.host if connection.client else ""
+    return _household(connection.client.host) if connection.client else ""
+
+
+def _household(host: str) -> str:
+    """Who has one IPv6 address has 2**64 of them: they count as one."""
+    if ":" not in host:
+        return host
+    return str(ip_network((host.partition("%")[0], 64), strict=False))
 
 
 def _given_key(headers: Headers) -> str:
@@ -97,6 +111,21 @@ def _given_key(headers: Headers) -> str:
     scheme, _, key = headers.get("authorization", "").partition(" ")
     key = key.strip()
     return key if scheme.lower() == "bearer" and key else headers.get("api-key", "").strip()
+
+
+def _keys(content: bytes) -> Iterator[str]:
+    """The keys of a file; raises ValueError for a line that no header could carry, and never tells what it says."""
+    try:
+        # Windows' editors put a mark before the first key.
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError("it is not text") from None
+    for number, line in enumerate(lines, 1):
+        key = line.strip()
+        if key and not key.startswith("#"):
+            if not is_key(key):
+                raise ValueError(f"line {number} is no key: {KEY_RULE}")
+            yield key
 
 
 def _masked(key: str) -> str:

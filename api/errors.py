@@ -2,6 +2,7 @@
 
 import logging
 import math
+import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -108,12 +109,18 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     answer = translate(error, request)
     trace = trace_of(request.scope)
     if answer.status == 500:
-        # An engine error tells enough by its message; anything else is a bug and needs its place.
-        log.error("%s: %r", trace.request_id, error, exc_info=None if isinstance(error, EngineError) else error)
+        log.error("%s: %s", trace.request_id, _for_the_log(error))
     if request.method == "POST":
         trace.emit(answer.status, answer.outcome)
     content = answer.body().model_dump_json().encode()
     return Response(content, status_code=answer.status, media_type=MediaType.JSON, headers=answer.headers)
+
+
+def _for_the_log(error: Exception) -> str:
+    """An engine error by its message. Anything else is a bug: its place, for its message may quote the user's text."""
+    if isinstance(error, EngineError):
+        return repr(error)
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 def _invalid(error: ValidationError) -> ApiError:

@@ -25,6 +25,19 @@ _SERVICE_LINK: Final = re.compile(r"LYRE_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+
 _SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
 
+# As browsers send it: never with a path, so that one more slash would match no page.
+_ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
+
+KEY_RULE: Final = "a key must be printable ASCII without spaces"
+
+# An empty variable is an unset one, but these would then open what somebody meant to close.
+_NEVER_EMPTY: Final = {
+    "api_keys": "unset it to run without keys",
+    "api_keys_file": "unset it to run without keys",
+    "cors_origins": "unset it to let every page call, or say none",
+}
+
+
 class Settings(BaseModel):
     """All that can be set. Every field is LYRE_<NAME> in the environment and --<name> on the command line."""
 
@@ -67,14 +80,30 @@ class Settings(BaseModel):
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        parts = tuple(part.strip() for part in value.split(",") if part.strip())
+        if value and not parts:
+            # As a template leaves it whose own variables are unset.
+            raise ValueError("is set but holds nothing between its commas")
+        return parts
 
     @field_validator("api_keys")
     @classmethod
     def _printable(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
-            raise ValueError("a key must be printable ASCII without spaces")
+        if not all(map(is_key, keys)):
+            raise ValueError(KEY_RULE)
         return keys
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _comparable(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if origins == ("none",):
+            return ()
+        origins = tuple(origin.lower() for origin in origins)
+        if wrong := [origin for origin in origins if not _ORIGIN.fullmatch(origin)]:
+            raise ValueError(f"{wrong[0]!r} is no origin: scheme://host or scheme://host:port, without a path")
+        return origins
 
     @field_validator("voices", mode="before")
     @classmethod
@@ -106,6 +135,11 @@ def load_settings(flags: Mapping[str, Any] | None = None, environ: Mapping[str, 
     except ConfigError as error:
         raise ConfigError(origin(error.field), error.message) from None
     return settings
+
+
+def is_key(key: str) -> bool:
+    """Whether every client can send this key in a header."""
+    return key.isascii() and key.isprintable() and " " not in key
 
 
 def voice_names(value: str) -> dict[str, str]:
@@ -144,9 +178,8 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
             raise ConfigError(variable, "no such setting" + (f"; did you mean {nearest[0]}?" if nearest else ""))
         if value.strip():
             values[known[variable]] = value.strip()
-        elif known[variable].startswith("api_keys"):
-            # An empty value means "not set" everywhere else, but here it would open the server to everybody.
-            raise ConfigError(variable, "is set but empty; unset it to run without keys")
+        elif known[variable] in _NEVER_EMPTY:
+            raise ConfigError(variable, f"is set but empty; {_NEVER_EMPTY[known[variable]]}")
     return values
 
 

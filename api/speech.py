@@ -21,7 +21,8 @@ from api.voices import resolve_voice
 from engine import GenerationFailed, Normaliser, SamplingParams, SpeechStream
 from schemas.speech import SpeechRequest, StreamFormat
 
-MAX_BODY: Final = 64 * 1024
+MAX_BODY: Final = 128 * 1024
+"""Bytes. Two texts of 4,096 characters, each of which JSON may write in twelve bytes, fit with room to spare."""
 BODY_SECONDS: Final = 20.0
 """How long a client may take to send its body."""
 

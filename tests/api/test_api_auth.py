@@ -94,6 +94,41 @@ def test_a_key_file_rotates_without_a_restart(launch: Callable[..., LiveServer],
     assert ask(server, None).status_code == 401
 
 
+@pytest.mark.parametrize("content", ["one\r\n# two\r\n\ttwo \r\n", "\ufeffone\ntwo", "\ufeff# a\none\rtwo\r"])
+def test_key_files_as_editors_write_them(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(content.encode())
+    ring = KeyRing((), file)
+    assert [ring.accepts(key) for key in ("one", "two", "\ufeffone", "# two", "one\r")] == [True, True, *[False] * 3]
+
+
+@pytest.mark.parametrize("line", ["sk-one # of mine", "ключ", "sk-\x00"])
+def test_a_line_that_no_client_can_send_stops_the_start_and_is_not_told(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"good\n\n{line}\n")
+    with pytest.raises(ConfigError, match=r"keys: line 3 is no key: a key must be printable ASCII") as caught:
+        KeyRing((), file)
+    assert line not in str(caught.value)
+
+
+def test_a_file_that_turns_bad_keeps_the_last_keys_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("one\n")
+    ring = KeyRing((), file)
+    file.write_text("one\ntwo words\n")
+    assert [ring.accepts(key) for key in ("one", "two words", "one")] == [True, False, True]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the key file cannot be used, the last keys stay valid: line 2 is no key: "
+        "a key must be printable ASCII without spaces"
+    ]
+    file.unlink()
+    assert [ring.accepts("one"), ring.accepts("one"), len(caplog.records)] == [True, True, 2]
+    file.write_text("two\n")
+    assert [ring.accepts("one"), ring.accepts("two"), len(caplog.records)] == [False, True, 2]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"# only\n", b"\xff\xfe"])
 def test_a_key_file_without_keys_stops_the_start(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "keys"

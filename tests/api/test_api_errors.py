@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
+from api.speech import MAX_BODY
 from engine import EngineUnavailable, GenerationFailed, InvalidRequest
 from tests.api.fake_engine import FakeEngine
 from tests.api.live_server import BODY, URL, LiveServer, error_of
@@ -90,15 +91,22 @@ def test_a_body_that_is_no_json_object(client: httpx.Client, body: bytes) -> Non
 
 
 def test_too_large_a_body(client: httpx.Client) -> None:
-    answer = client.post(URL, content=b" " * (64 * 1024 + 1))
+    answer = client.post(URL, content=b" " * (MAX_BODY + 1))
     assert answer.status_code == 413
     assert error_of(answer)["type"] == "invalid_request_error"
 
 
 def test_too_large_a_body_of_unannounced_length(client: httpx.Client) -> None:
-    answer = client.post(URL, content=(b" " * 1024 for _ in range(65)))
+    answer = client.post(URL, content=(b" " * 1024 for _ in range(MAX_BODY // 1024 + 1)))
     assert answer.status_code == 413
     error_of(answer)
+
+
+def test_the_longest_texts_in_jsons_longest_spelling_are_not_too_large(client: httpx.Client) -> None:
+    text = "\U0001f600" * 4096
+    body = json.dumps(BODY | {"input": text, "instructions": text}).encode()
+    assert len(body) > 4096 * 2 * 12
+    assert client.post(URL, content=body).status_code == 200
 
 
 @pytest.mark.parametrize("model", ["whisper-1", "gpt-4o", "", "../../etc/passwd", "x" * 1000])
@@ -164,6 +172,17 @@ def test_a_bug_tells_nothing_of_the_inside(client: httpx.Client, engine: FakeEng
     assert answer.status_code == 500
     assert "secret" not in answer.text
     error_of(answer)
+
+
+def test_a_bug_is_logged_by_its_place_and_never_by_what_it_quotes(
+    client: httpx.Client, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.plan.fail_at, engine.plan.error = 0, ValueError("invalid literal: 'a secret text'")  # pyright: ignore
+    answer = client.post(URL, json=BODY)
+    assert answer.status_code == 500
+    assert f"{answer.headers['x-request-id']}: ValueError" in caplog.text
+    assert "fake_engine.py" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_no_audio_in_time(launch: Callable[..., LiveServer]) -> None:

@@ -3,10 +3,13 @@
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 
+from api.auth import KeyRing, caller
 from api.errors import ApiError
 from api.limits import Limits
 from tests.api.fake_engine import FakeEngine
@@ -92,6 +95,24 @@ def test_callers_that_owe_nothing_are_forgotten(clock: Clock) -> None:
     assert len(vars(limits)["_full_at"]) < 2000
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("10.0.0.1", "10.0.0.2", False),
+        ("2001:db8::1", "2001:db8::ffff:1:2:3", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+    ],
+)
+def test_an_ipv6_client_cannot_be_many(one: str, other: str, same: bool) -> None:
+    def who(host: str) -> str:
+        app: Any = SimpleNamespace(state=SimpleNamespace(key_ring=KeyRing(())))
+        connection: Any = SimpleNamespace(app=app, client=SimpleNamespace(host=host))
+        return caller(connection)
+
+    assert (who(one) == who(other)) is same
+
+
 def test_zero_is_no_limit(clock: Clock) -> None:
     limits, headers = Limits(0, 0, clock), {}
     for _ in range(100):
@@ -134,6 +155,17 @@ def test_each_key_has_its_own_limit(asking: Callable[..., httpx.Client]) -> None
         return client.post(URL, json=BODY, headers={"authorization": f"Bearer {key}"}).status_code
 
     assert [ask("one"), ask("one"), ask("two"), ask("two"), ask("wrong")] == [200, 429, 200, 429, 401]
+
+
+def test_nobody_is_somebody_else_by_a_header(asking: Callable[..., httpx.Client]) -> None:
+    client = asking(FakeEngine(), requests_per_minute=1)
+
+    def ask(number: int) -> int:
+        address = f"10.0.0.{number}"
+        headers = {"x-forwarded-for": address, "forwarded": f"for={address}", "authorization": f"Bearer {number}"}
+        return client.post(URL, json=BODY, headers=headers).status_code
+
+    assert [ask(1), ask(2), ask(3)] == [200, 429, 429]
 
 
 def test_no_limit_no_headers(client: httpx.Client) -> None:

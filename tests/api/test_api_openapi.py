@@ -10,7 +10,7 @@ from litestar import Litestar
 
 from api.app import create_app
 from api.openapi import document
-from api.settings import Settings
+from api.settings import load_settings
 from engine import SamplingParams
 from schemas.speech import SpeechRequest
 from tests.api.fake_engine import FakeEngine
@@ -43,7 +43,7 @@ def test_every_reference_leads_somewhere(told: dict[str, Any]) -> None:
 
 
 def test_every_documented_path_is_a_route(told: dict[str, Any]) -> None:
-    app: Litestar = create_app(Settings())
+    app: Litestar = create_app(load_settings({}, {}))
     routes = {route.path_format: route.methods for route in app.routes}
     for path, operations in told["paths"].items():
         route = path.replace("{model}", "{name}")

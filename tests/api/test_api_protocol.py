@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.api.fake_engine import FakeEngine
-from tests.api.live_server import BODY, URL, LiveServer, error_of
+from tests.api.live_server import BODY, PATIENCE, URL, LiveServer, error_of
 
 
 def ask(server: LiveServer, head: bytes, body: bytes = b"") -> httpx.Response:
@@ -32,7 +32,7 @@ def ask(server: LiveServer, head: bytes, body: bytes = b"") -> httpx.Response:
         b"GET /v1/models HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n",
         b"POST /v1/audio/speech HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
         b"POST /v1/audio/speech HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 100_000,
+        b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 17_000,
     ],
 )
 def test_what_is_no_http_is_refused_in_the_envelope(server: LiveServer, head: bytes) -> None:
@@ -40,6 +40,8 @@ def test_what_is_no_http_is_refused_in_the_envelope(server: LiveServer, head: by
     assert answer.status_code == 400
     assert error_of(answer)["type"] == "invalid_request_error"
     assert answer.headers["connection"] == "close"
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert answer.headers["openai-processing-ms"] == "0"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "FOO", "get", "TRACE", "CONNECT", "OPTIONS", "PRI"])
@@ -89,6 +91,58 @@ def test_http_1_0_gets_its_speech(server: LiveServer) -> None:
     answer = ask(server, f"POST {URL} HTTP/1.0\r\ncontent-length: {len(body)}\r\n\r\n".encode(), body)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/mpeg")
     assert answer.content[:2] == b"\xff\xf3"
+
+
+@pytest.mark.parametrize("stream_format", ["audio", "sse"])
+def test_a_cut_answer_is_reset_in_http_1_0_where_an_end_would_look_whole(
+    server: LiveServer, engine: FakeEngine, stream_format: str
+) -> None:
+    engine.plan.fail_at = engine.plan.hold_at = 3
+    body = json.dumps(BODY | {"response_format": "pcm", "stream_format": stream_format}).encode()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(f"POST {URL} HTTP/1.0\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        assert connection.recv(20).startswith(b"HTTP/1.1 200")
+        engine.streams[-1].plan.hold.set()
+        with pytest.raises(ConnectionResetError):
+            _ = b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    ("before", "start"),
+    [
+        (b"", b""),
+        (b"", b"GET / HTTP/1.1\r\nhost: x\r\na: b\r\n"),
+        (b"GET /v1 HTTP/1.1\r\nhost: x\r\n\r\n", b"GET / HTT"),
+    ],
+)
+def test_a_head_that_never_ends_is_not_waited_for(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, before: bytes, start: bytes
+) -> None:
+    monkeypatch.setattr("api.protocol.HEAD_SECONDS", 0.1)
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.settimeout(PATIENCE)
+        if before:
+            connection.sendall(before)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(start)
+        assert connection.recv(65536) == b""
+
+
+def test_an_answer_may_take_longer_than_a_head(
+    server: LiveServer, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.protocol.HEAD_SECONDS", 0.05)
+    engine.plan.delay = 0.02
+    assert httpx.post(server.url + URL, json=BODY).status_code == 200
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c"])
+def test_an_offered_upgrade_is_passed_over_in_silence(
+    server: LiveServer, caplog: pytest.LogCaptureFixture, upgrade: str
+) -> None:
+    head = f"GET /v1 HTTP/1.1\r\nhost: x\r\nconnection: close, upgrade\r\nupgrade: {upgrade}\r\n\r\n"
+    assert ask(server, head.encode()).status_code == 200
+    assert caplog.text == ""
 
 
 def test_noise_behind_a_request_in_work_cuts_the_connection(server: LiveServer, engine: FakeEngine) -> None:

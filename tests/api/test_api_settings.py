@@ -39,10 +39,20 @@ def test_an_empty_variable_is_not_set() -> None:
     assert load_settings({}, {"LYRE_MODEL": "", "LYRE_PORT": " "}) == load_settings({}, {})
 
 
-@pytest.mark.parametrize("name", ["LYRE_API_KEYS", "LYRE_API_KEYS_FILE"])
-def test_empty_keys_do_not_open_the_server(name: str) -> None:
+@pytest.mark.parametrize("name", ["LYRE_API_KEYS", "LYRE_API_KEYS_FILE", "LYRE_CORS_ORIGINS"])
+def test_empty_keys_and_origins_do_not_open_the_server(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         load_settings({}, {name: ""})
+
+
+@pytest.mark.parametrize("value", [",", " , ,", " "])
+def test_commas_alone_do_not_open_the_server(value: str) -> None:
+    for name in ("api_keys", "cors_origins"):
+        with pytest.raises(ConfigError, match="is set but"):
+            load_settings({}, {f"LYRE_{name.upper()}": value})
+        with pytest.raises(ConfigError, match="is set but"):
+            load_settings({name: value}, {})
+    assert load_settings({"cors_origins": ""}, {}).cors_origins == ()
 
 
 def test_a_typo_stops_the_start_and_names_the_nearest() -> None:
@@ -106,6 +116,27 @@ def test_keys_do_not_show() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings({}, {}).port = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("none", ()),
+        ("*", ("*",)),
+        ("https://Ours.example, http://localhost:3000", ("https://ours.example", "http://localhost:3000")),
+        ("tauri://localhost,null,http://[::1]:80", ("tauri://localhost", "null", "http://[::1]:80")),
+    ],
+)
+def test_origins_are_as_browsers_send_them(value: str, origins: tuple[str, ...]) -> None:
+    assert load_settings({}, {"LYRE_CORS_ORIGINS": value}).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "value", ["ours.example", "https://ours.example/", "https://", "https://a/b", "none,https://a"]
+)
+def test_origins_that_no_page_has_stop_the_start(value: str) -> None:
+    with pytest.raises(ConfigError, match="is no origin"):
+        load_settings({"cors_origins": value}, {})
 
 
 def test_voice_names_are_pairs_or_a_file(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def answers(server: LiveServer, data: bytes, whole: bool) -> list[httpx.Response
 def check(server: LiveServer, data: bytes, head: bool = False, whole: bool = True) -> list[int]:
     """The statuses, after what holds for every answer."""
     got = answers(server, data, whole)
+    assert got or not whole, data
     for answer in got:
         assert answer.status_code < 500, (data, answer.content)
         assert answer.headers["x-request-id"]
