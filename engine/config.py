@@ -14,6 +14,7 @@ _DEVICE: Final = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 DTYPES: Final = ("auto", "float32", "bfloat16")
 LOAD_FORMATS: Final = ("auto", "dummy")
 CPU_KERNELS: Final = ("auto", "native", "torch")
+GPU_KERNELS: Final = ("auto", "triton", "torch")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class EngineConfig:
 
     `model` and `codec` are hub ids, local folders, or (with `load_format="dummy"`) names of known shapes.
     `model=None` takes the bundled demo voice; `codec=None` takes the codec that belongs to the model.
-    `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text. `cpu_threads`
+    `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text.
+    `batch_invariant`: on a GPU, too, a seed gives the same audio alone and in any batch, at some cost in speed. `cpu_threads`
     (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default: ~/.cache/lyre).
     """
 
@@ -38,6 +40,8 @@ class EngineConfig:
     max_context: int = 2560
     repetition_window: int | None = None
     cpu_kernel: str = "auto"
+    gpu_kernel: str = "auto"
+    batch_invariant: bool = False
     cpu_threads: int | None = None
     cache: str | None = None
     max_restarts: int = 3
@@ -48,6 +52,7 @@ class EngineConfig:
         _choice("dtype", self.dtype, DTYPES)
         _choice("load_format", self.load_format, LOAD_FORMATS)
         _choice("cpu_kernel", self.cpu_kernel, CPU_KERNELS)
+        _choice("gpu_kernel", self.gpu_kernel, GPU_KERNELS)
         _at_least("max_concurrency", self.max_concurrency, 1)
         _at_least("max_queue", self.max_queue, 0)
         _at_least("max_context", self.max_context, 256)

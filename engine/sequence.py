@@ -27,7 +27,8 @@ class Sequence:
     """A request's chunks are spoken one after another in one slot.
 
     `frames` counts the current chunk's frames, `tokens` all audio codes of the request, `prefilled` the tokens of the
-    current prompt that are in the cache. `held` is audio that has not been sent yet; `heard` says whether any was.
+    current prompt that are in the cache, `flying` the frames of the chunk that were launched and have not landed.
+    `held` is audio that has not been sent yet; `heard` says whether any was.
     """
 
     request_id: int
@@ -39,6 +40,7 @@ class Sequence:
     frames: int = 0
     tokens: int = 0
     prefilled: int = 0
+    flying: int = 0
     held: bytes = b""
     heard: bool = False
     finish_reason: FinishReason | None = None
@@ -62,7 +64,14 @@ class Sequence:
     @property
     def length(self) -> int:
         """Tokens of the current chunk in the slot's cache, or about to be."""
-        return len(self.current.prompt) + 7 * self.frames
+        return len(self.current.prompt) + 7 * (self.frames + self.flying)
+
+    @property
+    def launchable(self) -> bool:
+        """Whether a further frame may be needed, whatever those in flight bring."""
+        frames, tokens = self.frames + self.flying, self.tokens + 7 * self.flying
+        spent = self.max_tokens is not None and frames > 0 and tokens + 7 > self.max_tokens
+        return self.ready and frames < self.current.max_frames and not spent
 
     @property
     def input_tokens(self) -> int:
