@@ -46,6 +46,10 @@ class Settings(BaseModel):
         EngineConfig.repetition_window, description="audio codes that the repetition penalty looks back on"
     )
     cpu_kernel: str = Field(EngineConfig.cpu_kernel, description="auto, native or torch")
+    gpu_kernel: str = Field(EngineConfig.gpu_kernel, description="auto, triton or torch")
+    batch_invariant: bool = Field(
+        EngineConfig.batch_invariant, description="on a GPU: a seed gives the same audio in any batch; slower"
+    )
     cpu_threads: int | None = Field(EngineConfig.cpu_threads, description="threads of the CPU path")
     cache: str | None = Field(EngineConfig.cache, description="folder of compiled kernels; none: ~/.cache/lyre")
     max_restarts: int = Field(EngineConfig.max_restarts, description="deaths of the engine before the server ends")

@@ -24,8 +24,9 @@ class EngineConfig:
     `model` and `codec` are hub ids, local folders, or (with `load_format="dummy"`) names of known shapes.
     `model=None` takes the bundled demo voice; `codec=None` takes the codec that belongs to the model.
     `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text.
-    `batch_invariant`: on a GPU, too, a seed gives the same audio alone and in any batch, at some cost in speed. `cpu_threads`
-    (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default: ~/.cache/lyre).
+    `batch_invariant`: on a GPU, too, a seed gives the same audio alone and in any batch, at some cost in speed.
+    `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled CPU kernels (default:
+    ~/.cache/lyre).
     """
 
     model: str | None = None

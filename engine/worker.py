@@ -33,7 +33,7 @@ from engine.messages import (
 from engine.model.flight import Flight
 from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling
-from engine.scheduler import Scheduler
+from engine.scheduler import FrameResult, Scheduler
 from engine.sequence import Sequence
 from engine.windows import SAMPLES_PER_FRAME
 
@@ -110,17 +110,18 @@ class Worker:
     def _land(self, flight: Flight, passengers: list[tuple[Sequence, int]]) -> None:
         """Passes on what a frame brought to those who still want it: others ended while it was in the air."""
         ended = flight.land()
-        rows = [
-            row
-            for row, (sequence, chunk) in enumerate(passengers)
-            if sequence.finish_reason is None and sequence.chunk == chunk
+        wanted = [sequence.finish_reason is None and sequence.chunk == chunk for sequence, chunk in passengers]
+        batch = [(sequence, end) for (sequence, _), end, want in zip(passengers, ended, wanted, strict=True) if want]
+        for sequence, _ in batch:
+            sequence.flying -= 1
+        brought = iter(self._scheduler.postprocess(batch))
+        results = [
+            next(brought) if want else FrameResult(sequence, spoken=False, last=False)
+            for (sequence, _), want in zip(passengers, wanted, strict=True)
         ]
-        for row in rows:
-            passengers[row][0].flying -= 1
-        results = self._scheduler.postprocess((passengers[row][0], ended[row]) for row in rows)
-        codes = flight.codes if len(rows) == len(passengers) else flight.codes[rows]
-        for result, pcm in zip(results, self._runner.speak(results, codes), strict=True):
-            self._emit(result.sequence, pcm, at_once=result.last or len(rows) == 1)
+        spoken = self._runner.speak(results, flight.codes)
+        for result, pcm in [pair for pair, want in zip(zip(results, spoken, strict=True), wanted, strict=True) if want]:
+            self._emit(result.sequence, pcm, at_once=result.last or len(batch) == 1)
             if result.last and not self._scheduler.next_chunk(result.sequence):
                 self._finished(result.sequence)
 

@@ -1,4 +1,4 @@
-"""A frame between its launch and its landing. On a GPU the host does other things meanwhile; on a CPU it is at its end."""
+"""A frame between its launch and its landing: on a GPU the host is free meanwhile, on a CPU there is no meanwhile."""
 
 from __future__ import annotations
 

@@ -57,17 +57,17 @@ ONE = Plan(
     1,
     Tiles(
         qkv=Tile(1, 8, 1024, 8),
-        attn_out=Tile(1, 8, 1024, 8, lead=0),
-        gate_up=Tile(1, 4, 1024, 8, lead=0),
+        attn_out=Tile(1, 8, 1024, 8, lead=0, policy="evict_first"),
+        gate_up=Tile(1, 4, 1024, 8, lead=0, policy="evict_first"),
         down=Tile(1, 4, 2048, 8, lead=0),
         head=Tile(1, 8, 1024, 8),
     ),
-    Attention(splits=4, block=128, warps=8, stages=1),
+    Attention(splits=8, block=128, warps=8, stages=1),
 )
 FEW = Plan(
     16,
     Tiles(
-        qkv=Tile(16, 16, 256, 2, 4, lead=4, ahead=512),
+        qkv=Tile(16, 16, 256, 2, 4, lead=4, ahead=256),
         attn_out=Tile(16, 32, 128, 2, 6, splits=4, ahead=512),
         gate_up=Tile(16, 16, 256, 2, 3, lead=0),
         down=Tile(16, 32, 128, 4, 6, splits=4, ahead=512),
@@ -78,8 +78,8 @@ FEW = Plan(
 SOME = Plan(
     64,
     Tiles(
-        qkv=Tile(64, 64, 128, 4, 5, ahead=256),
-        attn_out=Tile(64, 32, 128, 4, 5),
+        qkv=Tile(64, 64, 128, 4, 5, lead=3, ahead=256),
+        attn_out=Tile(64, 32, 128, 4, 6),
         gate_up=Tile(64, 32, 128, 4, 3),
         down=Tile(64, 64, 128, 4, 5, splits=2, ahead=256),
         head=Tile(64, 32, 128, 4, 4),

@@ -97,7 +97,7 @@ class GraphLlama:
         return Flight(codes, ended, done)
 
     def decode_frame(self, slots: list[int], length: int, min_frames: int) -> tuple[Tensor, Tensor]:
-        """Seven steps for each slot; -> codes int32 [B, 7] on the device, and whether the row ended, bool [B] on the CPU.
+        """Seven steps for each slot; -> codes int32 [B, 7] on the device, whether the row ended, bool [B] on the CPU.
 
         `length` bounds every row's position + 7. The codes of a row that ended are undefined.
         """
@@ -121,7 +121,7 @@ class GraphLlama:
 
     @torch.inference_mode()
     def prompt(self, count: int) -> None:
-        """Keys and values of the first `count` ids into the slot; what follows a shorter prompt is overwritten later."""
+        """Keys and values of the first `count` ids; what follows a shorter prompt in the slot is overwritten later."""
         shape, step = self.shape, self.step
         x = self.weights.embed[self._ids[:count]]
         heads = shape.heads + 2 * shape.kv_heads

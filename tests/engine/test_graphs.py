@@ -36,7 +36,7 @@ def exact_products() -> None:
 
 @pytest.fixture(scope="module")
 def loaded(llama_folder: Callable[[TinyLlama], Path]) -> Loaded:
-    return load(llama_folder(TinyLlama(rope=LLAMA3_ROPE, heads=6, kv_heads=2, seed=2)))
+    return load(llama_folder(TinyLlama(rope=LLAMA3_ROPE, hidden=96, heads=6, kv_heads=2, seed=2)))
 
 
 def weights_of(loaded: Loaded, dtype: torch.dtype) -> LlamaWeights:

@@ -1,4 +1,4 @@
-"""Every Triton kernel against its reference in torch; rows do not depend on one another; shared counters are left zero."""
+"""Every Triton kernel against its reference in torch; rows are independent; shared counters are left at zero."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ The kernel turns query and key (RoPE), writes the new key and value, attends to 
 position, and the last program of a head merges what all found. Lengths are read on the device; the grid is fixed.
 """
 
+# Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
+# pyright: reportMissingImports=false, reportIndexIssue=false
 from __future__ import annotations
 
 import math
@@ -22,7 +24,7 @@ def attend(
     scratch: Scratch, *, splits: int, block: int = 64, warps: int = 4, stages: int = 2, policy: str = "",
     early: bool = False,
 ) -> None:  # fmt: skip
-    """out [M, heads * D] for qkv [M, (heads + 2 kv_heads) * D] of the slots `rows` [M] (-1: no stream).
+    """out [M, heads * D] for qkv [M, (heads + 2 kv_heads) * D] of the slots `rows` [M]; -1: no stream.
 
     keys, values [slots, kv_heads, context, D] of one layer; positions [slots]; cos, sin float32 [context, D / 2].
     """
@@ -31,8 +33,8 @@ def attend(
     _attend[(rows.shape[0], kv_heads, splits)](
         qkv, keys, values, rows, positions, cos, sin, out, scratch.partial, scratch.arrived,
         math.log2(math.e) / math.sqrt(dim),
-        CONTEXT=context, D=dim, KV=kv_heads, GROUP=group, PAD=16, BLOCK=block, SPLITS=splits, POLICY=policy, EARLY=early,
-        num_warps=warps, num_stages=stages, **({"launch_pdl": True} if early else {}),
+        CONTEXT=context, D=dim, KV=kv_heads, GROUP=group, PAD=16, BLOCK=block, SPLITS=splits, POLICY=policy,
+        EARLY=early, num_warps=warps, num_stages=stages, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
 
 
@@ -115,12 +117,9 @@ def _attend(
     mixed = tl.zeros((PAD, D), dtype=tl.float32)
     if split == 0:
         # The new token is the first that this program attends to, from registers.
-        one = tl.arange(0, 1)[:, None] * 0
-        key = _rotated(token + (KV * GROUP + kv_head) * D + one, d, cos, sin, position, one == 0, D)
-        value = tl.load(token + (KV * GROUP + KV + kv_head) * D + d)
         new = cache + position.to(tl.int64) * D + d
-        tl.store(keys + new[None, :], key)
-        tl.store(values + new, value)
+        at_key = token + (KV * GROUP + kv_head) * D
+        key, value = _kept(at_key, at_key + KV * D, keys + new, values + new, d, cos, sin, position, D)
         best = tl.sum(q.to(tl.float32) * key.to(tl.float32), 1) * scale
         mass = tl.full((PAD,), 1.0, dtype=tl.float32)
         mixed += value.to(tl.float32)[None, :]
@@ -131,11 +130,11 @@ def _attend(
         k = tl.load(keys + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
         v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
         best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed)
-    head = row.to(tl.int64) * KV * GROUP + kv_head * GROUP + r
-    real = r < GROUP
-    kind = out.dtype.element_ty
+    first = row.to(tl.int64) * KV * GROUP + kv_head * GROUP
+    head, real = first + r, r < GROUP
     if live == 1:
-        tl.store(out + head[:, None] * D + d[None, :], (mixed / mass[:, None]).to(kind), mask=real[:, None])
+        result = (mixed / mass[:, None]).to(out.dtype.element_ty)
+        tl.store(out + head[:, None] * D + d[None, :], result, mask=real[:, None])
         return
     stats = partial + tl.num_programs(0).to(tl.int64) * KV * GROUP * SPLITS * D
     tl.store(partial + (head[:, None] * SPLITS + split) * D + d[None, :], mixed, mask=real[:, None])
@@ -143,10 +142,20 @@ def _attend(
     tl.store(stats + (head * SPLITS + split) * 2 + 1, mass, mask=real)
     tl.debug_barrier()
     counter = arrived + row * KV + kv_head
-    if tl.atomic_add(counter, 1) != live - 1:
-        return
-    tl.store(counter, 0)
-    _merge(partial, stats, out, row.to(tl.int64) * KV * GROUP + kv_head * GROUP, live, D, GROUP, SPLITS)
+    if tl.atomic_add(counter, 1) == live - 1:
+        tl.store(counter, 0)
+        _merge(partial, stats, out, first, live, D, GROUP, SPLITS)
+
+
+@triton.jit
+def _kept(at_key, at_value, to_key, to_value, d, cos, sin, position, D: tl.constexpr):
+    """The new token's key [1, D], turned, and value [D], after writing them into the cache."""
+    one = tl.arange(0, 1)[:, None]
+    key = _rotated(at_key + one, d, cos, sin, position, one == 0, D)
+    value = tl.load(at_value + d)
+    tl.store(to_key[None, :], key)
+    tl.store(to_value, value)
+    return key, value
 
 
 @triton.jit

@@ -4,6 +4,8 @@ Every kernel of a decode step calls `begin` first and `wait` before it touches a
 a kernel that skipped the wait would let its own successor run before its predecessor has finished.
 """
 
+# Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
+# pyright: reportMissingImports=false, reportIndexIssue=false
 from __future__ import annotations
 
 import triton

@@ -3,6 +3,8 @@
 A row's result depends on that row alone, and on the tile, never on how many rows there are.
 """
 
+# Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
+# pyright: reportMissingImports=false, reportIndexIssue=false
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -109,32 +111,37 @@ def _launch(
     rows, inputs = x.shape
     outputs = out.shape[1]
     assert weight.shape == (outputs * (2 if gated else 1), inputs), (weight.shape, out.shape, x.shape)
-    assert inputs % tile.splits == 0
     assert tile.splits == 1 or (scratch is not None and not gated)
-    if squares is not None:
-        assert squares.is_contiguous()
     early_launch = {"launch_pdl": True} if early else {}
     if tile.rows == 1:
         assert rows == 1
-        assert inputs <= 4 * tile.inputs
+        block = max(tile.inputs, triton.next_power_of_2(triton.cdiv(inputs, 4)))
         single[(parts(outputs, tile),)](
             x, squares, weight, out, gain, normed.values if normed else None, normed.squares if normed else None, eps,
-            N=outputs, K=inputs, BN=tile.outputs, BK=tile.inputs, PARTS=squares.shape[0] if squares is not None else 0,
-            STRIDE=_stride(squares, normed), GATED=gated, ADD=gain is not None, LATE=tile.lead > 0, POLICY=tile.policy, EARLY=early,
-            num_warps=tile.warps, num_stages=1, **early_launch,
+            N=outputs, K=inputs, BN=tile.outputs, BK=block, PARTS=squares.shape[0] if squares is not None else 0,
+            STRIDE=_stride(squares, normed), GATED=gated, ADD=gain is not None, LATE=tile.lead > 0, POLICY=tile.policy,
+            EARLY=early, num_warps=tile.warps, num_stages=1, **early_launch,
         )  # fmt: skip
         return
-    grid = (parts(outputs, tile), tile.splits, triton.cdiv(rows, tile.rows))
-    # Float32 takes twice the shared memory.
-    stages = tile.stages if x.element_size() == 2 else max(1, tile.stages // 2)
+    splits = tile.splits if inputs % tile.splits == 0 else 1
+    grid = (parts(outputs, tile), splits, triton.cdiv(rows, tile.rows))
     _linear[grid](
         x, squares, weight, out, gain, normed.values if normed else None, normed.squares if normed else None,
         scratch.partial if scratch else None, scratch.arrived if scratch else None, rows, eps,
-        N=outputs, K=inputs, BM=tile.rows, BN=tile.outputs, BK=tile.inputs, SPLITS=tile.splits,
+        N=outputs, K=inputs, BM=tile.rows, BN=tile.outputs, BK=tile.inputs, SPLITS=splits,
         PARTS=squares.shape[0] if squares is not None else 0, STRIDE=_stride(squares, normed), GATED=gated,
-        ADD=gain is not None, LEAD=tile.lead, LINES=_lines(min(tile.ahead, inputs // tile.splits)) if early else 0,
-        POLICY=tile.policy, EARLY=early, num_warps=tile.warps, num_stages=stages, **early_launch,
+        ADD=gain is not None, LEAD=tile.lead, LINES=_lines(min(tile.ahead, inputs // splits)) if early else 0,
+        POLICY=tile.policy, EARLY=early, num_warps=tile.warps, num_stages=_stages(tile, gated, x), **early_launch,
     )  # fmt: skip
+
+
+def _stages(tile: Tile, gated: bool, x: Tensor) -> int:
+    """As many as the tile asks for and the device's shared memory holds."""
+    if not x.is_cuda:
+        return tile.stages
+    room = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
+    stage = x.element_size() * tile.inputs * (tile.rows + tile.outputs * (2 if gated else 1))
+    return max(1, min(tile.stages, room // stage))
 
 
 def _stride(squares: Tensor | None, normed: Normed | None) -> int:
@@ -150,14 +157,13 @@ def _lines(inputs: int) -> int:
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _linear(
+def _linear(  # noqa: C901 - its branches are taken when it is compiled
     x, squares, weight, out, gain, normed, normed_squares, partial, arrived, rows, eps,
     N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
     PARTS: tl.constexpr, STRIDE: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, LEAD: tl.constexpr,
     LINES: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     SHARE: tl.constexpr = K // SPLITS
-    TURNS: tl.constexpr = (SHARE + BK - 1) // BK
     if LEAD == 0:
         begin(EARLY)
     split = tl.program_id(1)
@@ -170,24 +176,13 @@ def _linear(
     at_x = x + m[:, None].to(tl.int64) * K + first + k[None, :]
     at_w = weight + row[:, None] + k[None, :]
     in_rows = (m < rows)[:, None]
-    total = tl.zeros((BM, BN), dtype=tl.float32)
-    second = tl.zeros((BM, BN), dtype=tl.float32)
     if LINES > 0:
         line = tl.arange(0, LINES) * 64
         prefetch(weight + row[:, None] + line[None, :])
         if GATED:
             prefetch(weight + N * K + row[:, None] + line[None, :])
     wait(EARLY)
-    for start in tl.range(0, SHARE, BK):
-        inside = (start + k < SHARE)[None, :]
-        a = tl.load(at_x + start, mask=in_rows & inside, other=0.0)
-        w = tl.load(at_w + start, mask=inside, other=0.0, eviction_policy=POLICY)
-        if LEAD > 0:
-            begin_if(start == (TURNS - LEAD if TURNS > LEAD else 0) * BK, EARLY)
-        total = tl.dot(a, tl.trans(w), total, input_precision="ieee")
-        if GATED:
-            u = tl.load(at_w + N * K + start, mask=inside, other=0.0, eviction_policy=POLICY)
-            second = tl.dot(a, tl.trans(u), second, input_precision="ieee")
+    total, second = _product(at_x, at_w, in_rows, k, N * K, SHARE, BM, BN, BK, GATED, LEAD, POLICY, EARLY)
     if SPLITS > 1:
         # The last to arrive adds all shares, in a fixed order, and leaves the counter as it was.
         target = m[:, None].to(tl.int64) * N + n[None, :]
@@ -216,7 +211,36 @@ def _linear(
     rounded = total.to(out.dtype.element_ty)
     tl.store(out + target, rounded, mask=kept)
     if ADD:
-        wide = tl.where(kept, rounded.to(tl.float32), 0.0)
-        weighed = wide * tl.load(gain + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
-        tl.store(normed + target, weighed.to(rounded.dtype), mask=kept)
-        tl.store(normed_squares + tl.program_id(0) * STRIDE + m, tl.sum(wide * wide, 1), mask=m < rows)
+        part = normed_squares + tl.program_id(0) * STRIDE + m
+        _begin_norm(rounded, kept, gain, n, N, normed + target, part, m < rows)
+
+
+@triton.jit
+def _product(
+    at_x, at_w, in_rows, k, GAP: tl.constexpr, SHARE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr, GATED: tl.constexpr, LEAD: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """A tile's sums, [BM, BN] float32, and with GATED those of the rows GAP further on; else zeros."""
+    TURNS: tl.constexpr = (SHARE + BK - 1) // BK
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    second = tl.zeros((BM, BN), dtype=tl.float32)
+    for start in tl.range(0, SHARE, BK):
+        inside = (start + k < SHARE)[None, :]
+        a = tl.load(at_x + start, mask=in_rows & inside, other=0.0)
+        w = tl.load(at_w + start, mask=inside, other=0.0, eviction_policy=POLICY)
+        if LEAD > 0:
+            begin_if(start == (TURNS - LEAD if TURNS > LEAD else 0) * BK, EARLY)
+        total = tl.dot(a, tl.trans(w), total, input_precision="ieee")
+        if GATED:
+            u = tl.load(at_w + GAP + start, mask=inside, other=0.0, eviction_policy=POLICY)
+            second = tl.dot(a, tl.trans(u), second, input_precision="ieee")
+    return total, second
+
+
+@triton.jit
+def _begin_norm(rounded, kept, gain, n, N: tl.constexpr, at, part, in_rows):
+    """Leaves what `Normed` holds of a tile: its values times the norm's weight, its share of the sums of squares."""
+    wide = tl.where(kept, rounded.to(tl.float32), 0.0)
+    weighed = wide * tl.load(gain + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+    tl.store(at, weighed.to(rounded.dtype), mask=kept)
+    tl.store(part, tl.sum(wide * wide, 1), mask=in_rows)

@@ -4,6 +4,8 @@ stream's state and the next token's embedding. Draws what engine.model.sampler d
 Thresholds are found by bisecting the logits' bit patterns instead of sorting; weights are float64.
 """
 
+# Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
+# pyright: reportMissingImports=false, reportIndexIssue=false
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ def draw(
     """Draws slot k's code of each row from logits [M, >= 4097] float32 and moves its stream one step on.
 
     rows [M] int32: a stream's slot, -1 for none. limits [2] int64: no end of speech before `limits[0]` frames, no
-    position past `limits[1]`. Writes codes [M, 7], ended [M] (int32, at k = 0), and what `table` says for what comes next.
+    position past `limits[1]`. Writes codes [M, 7], ended [M] (int32, at k = 0) and the next token as `table` says.
     """
     _draw[(rows.shape[0],)](
         logits, rows, state.token, state.position, state.frame, state.seed, state.temperature, state.top_p,
@@ -152,6 +154,28 @@ def _lowest(ranks, end_rank, bound):
 
 
 @triton.jit
+def _lowest_kept(ranks, end_rank, weights, end_weight, top_k, top_p, CODES: tl.constexpr):
+    """The rank of the last that is among the k best and in the nucleus of mass p, which is taken among the k best."""
+    low = tl.minimum(tl.min(ranks, 0), end_rank).to(tl.int64)
+    high = tl.maximum(tl.max(ranks, 0), end_rank).to(tl.int64)
+    total = tl.sum(weights, 0) + end_weight
+    if (top_k > 1) & (top_k <= CODES):
+        ones = tl.full((CODES,), 1.0, tl.float64)
+        low = _bisect(ranks, end_rank, ones, end_weight * 0.0 + 1.0, low, high, top_k.to(tl.float64))
+        # Of those that tie for the last place only as many count as there are places.
+        bound = low.to(tl.int32)
+        above = _heavier(ranks, end_rank, weights, end_weight, bound)
+        counted = _heavier(ranks, end_rank, ones, end_weight * 0.0 + 1.0, bound)
+        tied = tl.maximum(
+            tl.max(tl.where(ranks == bound, weights, 0.0), 0), tl.where(end_rank == bound, end_weight, 0.0)
+        )
+        total = above + (top_k.to(tl.float64) - counted) * tied
+    if top_p < 1.0:
+        low = _bisect(ranks, end_rank, weights, end_weight, low, high, top_p * total)
+    return low
+
+
+@triton.jit
 def _draw(
     logits, rows, tokens, positions, frames, seeds, temperatures, top_ps, penalties, top_ks, windows, last_seen, limits,
     embed, gain, x, normed, squares, codes, ended, stride, first_token,
@@ -185,22 +209,7 @@ def _draw(
     weights = tl.exp(code.to(tl.float64) - best.to(tl.float64))
     end_weight = tl.exp(end.to(tl.float64) - best.to(tl.float64))
     ranks, end_rank = _ordered(code), _ordered(end)
-    low = tl.minimum(tl.min(ranks, 0), end_rank).to(tl.int64)
-    high = tl.maximum(tl.max(ranks, 0), end_rank).to(tl.int64)
-    total = tl.sum(weights, 0) + end_weight
-    if (top_k > 1) & (top_k <= CODES):
-        ones = tl.full((CODES,), 1.0, tl.float64)
-        low = _bisect(ranks, end_rank, ones, end_weight * 0.0 + 1.0, low, high, top_k.to(tl.float64))
-        # Of those that tie for the last place only as many count as there are places.
-        bound = low.to(tl.int32)
-        above = _heavier(ranks, end_rank, weights, end_weight, bound)
-        counted = _heavier(ranks, end_rank, ones, end_weight * 0.0 + 1.0, bound)
-        tied = tl.maximum(
-            tl.max(tl.where(ranks == bound, weights, 0.0), 0), tl.where(end_rank == bound, end_weight, 0.0)
-        )
-        total = above + (top_k.to(tl.float64) - counted) * tied
-    if top_p < 1.0:
-        low = _bisect(ranks, end_rank, weights, end_weight, low, high, top_p * total)
+    low = _lowest_kept(ranks, end_rank, weights, end_weight, top_k, top_p, CODES)
     weights = tl.where(ranks >= low, weights, 0.0)
     end_weight = tl.where(end_rank >= low, end_weight, 0.0)
 

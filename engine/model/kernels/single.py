@@ -3,6 +3,8 @@
 It asks for them before the previous kernel has finished, so that memory stays busy from one product to the next.
 """
 
+# Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
+# pyright: reportMissingImports=false, reportIndexIssue=false
 from __future__ import annotations
 
 import triton
@@ -12,7 +14,7 @@ from engine.model.kernels.chain import begin, wait
 
 
 @triton.jit
-def single(
+def single(  # noqa: C901 - its branches are taken when it is compiled
     x, squares, weight, out, gain, normed, normed_squares, eps,
     N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PARTS: tl.constexpr, STRIDE: tl.constexpr,
     GATED: tl.constexpr, ADD: tl.constexpr, LATE: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
