@@ -21,6 +21,7 @@ from engine.model.checkpoint import Checkpoint
 from engine.model.flight import Flight
 from engine.model.kernels.build import BuildError
 from engine.model.llama import TorchLlama
+from engine.model.memory import check_room, slot_bytes
 from engine.model.native import NativeLlama, supports
 from engine.model.native_snac import NativeSnac
 from engine.model.native_snac import supports as supports_codec
@@ -240,6 +241,8 @@ def _models(
         raise ConfigError("cpu_kernel", f"the native kernel cannot be used: {reason}")
     if device.type == "cpu" and weights.embed.dtype != torch.float32:
         weights = weights.to(torch.float32)
+    if device.type == "cuda":
+        check_room(slots, slot_bytes(shape, context, weights.embed.dtype), torch.cuda.mem_get_info(device)[0])
     graphs = _graphs(config, shape, device)
     return (
         graphs(shape, weights, layout, slots, context, config.batch_invariant)
