@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
+NODE := tests/clients/node
 TEXT ?= Hello there. This is Lyre, speaking from your own machine.
 VOICE ?= tara
 OUT ?= speech.wav
 ARGS ?=
 
-.PHONY: serve speak test check format clean
+.PHONY: serve speak test test-page test-clients fuzz check format clean
 
 serve: $(VENV)/.runtime
 	$(BIN)/lyre serve $(ARGS)
@@ -17,6 +19,15 @@ speak: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+test-clients: $(VENV)/.runtime $(CLIENTS)/.python $(NODE)/node_modules/.package-lock.json
+	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
+
+test-page: $(VENV)/.page
+	$(BIN)/python -m pytest tests/page $(ARGS)
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m pytest tests/fuzz/fuzz_document.py tests/fuzz/fuzz_bytes.py -s $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -29,7 +40,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(NODE)/node_modules *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Lyre needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
@@ -40,4 +51,23 @@ $(VENV)/.runtime: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/pip install --quiet --group dev
+	touch $@
+
+$(VENV)/.page: $(VENV)/.dev
+	$(BIN)/pip install --quiet --group page
+	$(BIN)/python -m tests.page.browser
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/pip install --quiet --group fuzz
+	touch $@
+
+$(CLIENTS)/.python: pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet --upgrade "pip>=25.1"
+	$(CLIENTS)/bin/pip install --quiet --group clients
+	touch $@
+
+$(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json $(CLIENTS)/.python
+	PATH="$(CURDIR)/$(CLIENTS)/bin:$$PATH" npm ci --silent --prefix $(NODE)
 	touch $@

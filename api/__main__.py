@@ -35,7 +35,7 @@ def settings_options(names: Iterable[str]) -> Callable[[Command], Command]:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
+    if value is None or value == {}:
         return "none"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 

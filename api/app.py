@@ -4,23 +4,39 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from litestar import Litestar
-from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.di import Provide
 
 from api.auth import KeyRing
 from api.context import AppContext
+from api.cors import Cors
 from api.errors import respond
-from api.health import live, ready
+from api.health import about, live, ready
 from api.lifecycle import Lifecycle
+from api.limits import Limits
 from api.models import get_model, list_audio_models, list_models
+from api.openapi import tell_openapi
+from api.playground.page import favicon, page_file, show_page
 from api.settings import Settings
 from api.speech import create_speech
 from api.trace import mark_response
-from api.voices import list_voices
+from api.voices import check_voices, list_voices
 from engine import Engine, ModelInfo
 
-ROUTES = [create_speech, list_models, get_model, list_audio_models, list_voices, live, ready]
+ROUTES = [
+    create_speech,
+    list_models,
+    get_model,
+    list_audio_models,
+    list_voices,
+    about,
+    live,
+    ready,
+    tell_openapi,
+    show_page,
+    page_file,
+    favicon,
+]
 
 
 def create_app(
@@ -34,8 +50,14 @@ def create_app(
     Raises ConfigError for settings that cannot work.
     """
     engine = engine or Engine(settings.engine_config())
-    lifecycle = Lifecycle(engine, lambda: on_ready(engine.info), on_failure)
-    context = AppContext(settings, engine, lifecycle)
+
+    def loaded() -> None:
+        check_voices(settings.voices, engine.info.voices)
+        on_ready(engine.info)
+
+    lifecycle = Lifecycle(engine, loaded, on_failure)
+    limits = Limits(settings.requests_per_minute, settings.requests_at_once)
+    context = AppContext(settings, engine, lifecycle, limits)
     key_ring = KeyRing(settings.api_keys, settings.api_keys_file)
 
     @asynccontextmanager
@@ -51,9 +73,8 @@ def create_app(
         dependencies={"context": Provide(lambda: context, sync_to_thread=False)},
         lifespan=[engine_life],
         exception_handlers={Exception: respond},
-        before_send=[mark_response],
-        cors_config=CORSConfig(allow_origins=list(settings.cors_origins)) if settings.cors_origins else None,
-        state=State({"key_ring": key_ring, "lifecycle": lifecycle}),
+        before_send=[mark_response, Cors(settings.cors_origins).mark_response],
+        state=State({"key_ring": key_ring, "lifecycle": lifecycle, "open_lists": settings.open_lists}),
         logging_config=None,
         openapi_config=None,
     )

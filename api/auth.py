@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from litestar.connection import ASGIConnection
+from litestar.datastructures import Headers
 from litestar.handlers import BaseRouteHandler
 
 from api.errors import ApiError
@@ -69,14 +70,33 @@ async def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: B
     keys: KeyRing = connection.app.state.key_ring
     if not keys.required:
         return
-    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
-    key = key.strip()
-    if scheme.lower() != "bearer" or not key:
+    key = _given_key(connection.headers)
+    if not key:
         message = "You didn't provide an API key. Provide it in an Authorization header as 'Bearer YOUR_KEY'."
         raise ApiError(401, message, outcome="rejected", headers=_CHALLENGE)
     if not keys.accepts(key):
         message = f"Incorrect API key provided: {_masked(key)}."
         raise ApiError(401, message, code="invalid_api_key", outcome="rejected", headers=_CHALLENGE)
+
+
+async def require_list_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """The same for the lists of models and voices, which are open unless the settings say otherwise."""
+    if not connection.app.state.open_lists:
+        await require_key(connection, handler)
+
+
+def caller(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """Who asks, for counting: the digest of a key or, where no keys are asked for, the client's address."""
+    if connection.app.state.key_ring.required:
+        return _digest(_given_key(connection.headers)).hex()
+    return connection.client.host if connection.client else ""
+
+
+def _given_key(headers: Headers) -> str:
+    """The key as OpenAI's clients send it or, when they do not, as Azure's do; empty for none."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    key = key.strip()
+    return key if scheme.lower() == "bearer" and key else headers.get("api-key", "").strip()
 
 
 def _masked(key: str) -> str:

@@ -1,9 +1,10 @@
-"""What the routes share: the settings, the engine, and the times that the server keeps about itself."""
+"""What the routes share: the settings, the engine, the limits, and when the server was started."""
 
 import time
 from dataclasses import dataclass, field
 
 from api.lifecycle import Lifecycle
+from api.limits import Limits
 from api.settings import Settings
 from engine import Engine
 
@@ -15,4 +16,5 @@ class AppContext:
     settings: Settings
     engine: Engine
     lifecycle: Lifecycle
+    limits: Limits
     created: int = field(default_factory=lambda: int(time.time()))

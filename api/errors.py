@@ -19,6 +19,13 @@ log = logging.getLogger("lyre")
 RETRY_SECONDS: Final = 2.0
 """Advised when the engine names no time; clients refuse to wait for more than a minute."""
 
+_NO_RETRY: Final = {"x-should-retry": "false"}
+"""OpenAI's SDKs repeat every 5xx unless told not to. A 500 here means that this request breaks something: asked
+again it would be generated, and break, again. What passes by itself is a 503 and says when to come back."""
+
+_SHOWN_PATH: Final = 200
+"""Characters of a path that an error repeats."""
+
 _VALIDATION_CODES: Final = {
     "missing": "missing_required_parameter",
     "string_too_long": "string_above_max_length",
@@ -47,8 +54,14 @@ class ApiError(Exception):
 
     def body(self) -> ErrorBody:
         """The envelope."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return ErrorBody(error=ErrorDetail(message=str(self), type=kind, param=self.param, code=self.code))
+        return ErrorBody(error=ErrorDetail(message=str(self), type=self.type, param=self.param, code=self.code))
+
+    @property
+    def type(self) -> str:
+        """OpenAI's word for the kind of error."""
+        if self.status == 429:
+            return "requests"
+        return "server_error" if self.status >= 500 else "invalid_request_error"
 
 
 class ClientGone(Exception):
@@ -56,9 +69,13 @@ class ClientGone(Exception):
 
 
 def busy(message: str, code: str, outcome: str, retry_after: float | None = None) -> ApiError:
-    """A 503 that tells when to come back: whole seconds, 1 to 60, as all clients take them."""
-    seconds = min(max(math.ceil(retry_after or RETRY_SECONDS), 1), 60)
-    return ApiError(503, message, code=code, outcome=outcome, headers={"retry-after": str(seconds)})
+    """A 503 that tells when to come back."""
+    return ApiError(503, message, code=code, outcome=outcome, headers=come_back(retry_after or RETRY_SECONDS))
+
+
+def come_back(seconds: float) -> dict[str, str]:
+    """The Retry-After header: whole seconds, 1 to 60, as all clients take them."""
+    return {"retry-after": str(min(max(math.ceil(seconds), 1), 60))}
 
 
 def translate(error: Exception, request: Request[Any, Any, Any]) -> ApiError:
@@ -76,13 +93,14 @@ def translate(error: Exception, request: Request[Any, Any, Any]) -> ApiError:
         case EngineUnavailable():
             return busy(f"The engine is not available: {error}", "unavailable", "rejected", error.retry_after)
         case GenerationFailed():
-            return ApiError(500, f"The speech could not be generated: {error}", outcome="error")
+            return ApiError(500, f"The speech could not be generated: {error}", outcome="error", headers=_NO_RETRY)
         case ClientGone():
             return ApiError(499, "The client closed the connection.", outcome="client_disconnect")
         case HTTPException(status_code=status) if status < 500:
             return _from_litestar(error, request)
         case _:
-            return ApiError(500, "The server had an error while processing your request.", outcome="error")
+            message = "The server had an error while processing your request."
+            return ApiError(500, message, outcome="error", headers=_NO_RETRY)
 
 
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -113,7 +131,7 @@ def _invalid(error: ValidationError) -> ApiError:
 
 
 def _from_litestar(error: HTTPException, request: Request[Any, Any, Any]) -> ApiError:
-    where = f"({request.method} {request.scope['path']})"
+    where = f"({request.method} {request.scope['path'][:_SHOWN_PATH]})"
     messages = {
         404: f"Invalid URL {where}",
         405: f"Method not allowed {where}",

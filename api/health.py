@@ -1,20 +1,28 @@
-"""Is the process alive, can it take requests: three routes that never touch the model."""
+"""Is the process alive, can it take requests, and who is it: routes that never touch the model."""
 
 from typing import Any
 
-from litestar import Response, get
+from litestar import Response
 from litestar.di import NamedDependency
 
+from api import __version__
 from api.context import AppContext
+from api.reading import read
 
 
-@get("/health/live")
+@read("/v1")
+async def about() -> dict[str, str]:
+    """For clients that open a connection before they need it, and for people who try the base URL."""
+    return {"name": "lyre", "version": __version__}
+
+
+@read("/health/live")
 async def live() -> dict[str, str]:
     """200 as long as the event loop turns."""
     return {"status": "ok"}
 
 
-@get(["/health", "/health/ready"])
+@read(["/health", "/health/ready"])
 async def ready(context: NamedDependency[AppContext]) -> Response[dict[str, Any]]:
     """200 when speech can be asked for; 503 while loading, draining or broken. Full slots are still ready."""
     lifecycle, engine = context.lifecycle, context.engine

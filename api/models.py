@@ -2,12 +2,13 @@
 
 from typing import Final
 
-from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from api.auth import require_list_key
 from api.context import AppContext
 from api.errors import ApiError
+from api.reading import read
 from engine import ModelInfo
 from schemas.models import ModelCard, ModelList, ModelName, ModelNames
 
@@ -17,9 +18,12 @@ ALIASES: Final = (
     "tts-1",
     "tts-1-hd",
     "gpt-4o-mini-tts",
+    "gpt-4o-mini-tts-2025-03-20",
     "gpt-4o-mini-tts-2025-12-15",
+    "canopylabs/orpheus-v1-english",
+    "tts-orpheus",
 )
-"""Names that existing clients send; they all mean the one model that is served."""
+"""Names that existing clients send, of OpenAI's models and of hosted Orpheus; they all mean the one model served."""
 
 DEMO_NOTE: Final = "This is the bundled demo voice: tiny, made to try the server with. It is not Orpheus 3B."
 
@@ -31,14 +35,14 @@ def check_model(name: str, info: ModelInfo) -> None:
         raise ApiError(404, message, param="model", code="model_not_found")
 
 
-@get("/v1/models")
+@read(["/v1/models", "/models"], guards=[require_list_key])
 async def list_models(context: NamedDependency[AppContext]) -> ModelList:
     """The served model and its aliases."""
     info = context.engine.info
     return ModelList(data=[_card(name, info, context.created) for name in _names(info)])
 
 
-@get("/v1/models/{name:path}")
+@read(["/v1/models/{name:path}", "/models/{name:path}"], guards=[require_list_key])
 async def get_model(name: FromPath[str], context: NamedDependency[AppContext]) -> ModelCard:
     """One of the names; ids with a slash may come escaped or not."""
     # Litestar hands over a path parameter with its leading slash.
@@ -47,7 +51,7 @@ async def get_model(name: FromPath[str], context: NamedDependency[AppContext]) -
     return _card(wanted, context.engine.info, context.created)
 
 
-@get("/v1/audio/models")
+@read(["/v1/audio/models", "/audio/models"], guards=[require_list_key])
 async def list_audio_models(context: NamedDependency[AppContext]) -> ModelNames:
     """The same names in the shape that Open WebUI asks for."""
     return ModelNames(models=[ModelName(id=name) for name in _names(context.engine.info)])

@@ -16,13 +16,13 @@ from api import __version__
 from api.app import create_app
 from api.lifecycle import Lifecycle
 from api.models import DEMO_NOTE
+from api.protocol import MAX_HEADERS, Protocol
 from api.settings import Settings
 from api.streaming import StreamAborted
 from engine import EngineError, ModelInfo
 
 log = logging.getLogger("lyre")
 
-MAX_HEADERS: Final = 16 * 1024
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than the idle time of common load balancers, so that they, not we, close the connection."""
 
@@ -44,8 +44,7 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level)
     config = uvicorn.Config(
         app,
-        # h11 caps the headers; httptools takes any size.
-        http="h11",
+        http=Protocol,
         h11_max_incomplete_event_size=MAX_HEADERS,
         ws="none",
         lifespan="on",

@@ -5,6 +5,7 @@ pydantic-settings is not used: it ignores unknown variables of its prefix, and a
 """
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -56,6 +57,11 @@ class Settings(BaseModel):
 
     api_keys: tuple[str, ...] = Field((), repr=False, description="accepted keys, separated by commas")
     api_keys_file: Path | None = Field(None, description="file of accepted keys, one a line; may change")
+    open_lists: bool = Field(True, description="whether models and voices are listed without a key")
+    requests_per_minute: int = Field(0, ge=0, description="speech requests a minute per key or address; 0: any")
+    requests_at_once: int = Field(0, ge=0, description="speech requests at once per key or address; 0: any")
+    voices: dict[str, str] = Field({}, description="names for the model's voices: alloy=tara,... or a .json file")
+    playground: bool = Field(True, description="on or off: the page at /")
     cors_origins: tuple[str, ...] = Field(("*",), description="web origins that may call, or none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning, error")
     drain_seconds: float = Field(30, ge=0, le=3600, description="time that running requests get when the server ends")
@@ -73,6 +79,11 @@ class Settings(BaseModel):
         if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
             raise ValueError("a key must be printable ASCII without spaces")
         return keys
+
+    @field_validator("voices", mode="before")
+    @classmethod
+    def _voice_names(cls, value: Any) -> Any:
+        return voice_names(value) if isinstance(value, str) else value
 
     def engine_config(self) -> EngineConfig:
         """The engine's part; raises ConfigError."""
@@ -99,6 +110,31 @@ def load_settings(flags: Mapping[str, Any] | None = None, environ: Mapping[str, 
     except ConfigError as error:
         raise ConfigError(origin(error.field), error.message) from None
     return settings
+
+
+def voice_names(value: str) -> dict[str, str]:
+    """`name=voice` pairs, or the path of a .json file that holds such an object, the names in lower case.
+
+    Raises ValueError.
+    """
+    if value.endswith(".json"):
+        try:
+            pairs = json.loads(Path(value).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"{value}: {error.strerror}") from None
+        if not isinstance(pairs, dict) or not all(isinstance(voice, str) for voice in pairs.values()):
+            raise ValueError(f"{value} must hold one object of names and voices")
+        listed = list(pairs.items())
+    else:
+        listed = [
+            (name, voice) for name, _, voice in (pair.partition("=") for pair in value.split(",") if pair.strip())
+        ]
+    named = {name.strip().lower(): voice.strip() for name, voice in listed}
+    if not all(named) or not all(named.values()):
+        raise ValueError("must be pairs of a name and a voice, as in alloy=tara,echo=leo")
+    if len(named) < len(listed):
+        raise ValueError("gives one name two voices")
+    return named
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from api.audio import encoder_for, wav_header
 from api.settings import Settings
-from api.voices import resolve_voice
+from api.voices import check_voices, resolve_voice
 from engine import Engine, InvalidRequest, SamplingParams, SpeechStream
 from schemas.speech import ResponseFormat
 
@@ -67,7 +67,8 @@ async def speak(settings: Settings, job: Job, console: Console) -> Report:
     audio_format = job.format
     async with _engine(settings, console) as engine:
         info = engine.info
-        voice = resolve_voice(job.voice or info.voices[0], info.voices)
+        check_voices(settings.voices, info.voices)
+        voice = resolve_voice(job.voice or info.voices[0], info.voices, settings.voices)
         stream = engine.submit(job.text, voice, job.params)
         try:
             with _destination(job.output) as out, console.status("speaking"):

@@ -1,7 +1,8 @@
 """POST /v1/audio/speech: parse, submit, await the first audio (so that errors have a true status), then stream."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import ExitStack
 from typing import Any, Final
 
 from litestar import Request, post
@@ -10,45 +11,67 @@ from litestar.exceptions import InternalServerException
 
 from api import sse
 from api.audio import MEDIA_TYPES, AudioEncoder, encoder_for
-from api.auth import require_key
+from api.auth import caller, require_key
 from api.context import AppContext
 from api.errors import ApiError, ClientGone, busy
 from api.models import check_model
 from api.streaming import SpeechResponse, unless_gone
-from api.trace import trace_of
+from api.trace import Trace, trace_of
 from api.voices import resolve_voice
-from engine import GenerationFailed, SamplingParams
+from engine import GenerationFailed, Normaliser, SamplingParams, SpeechStream
 from schemas.speech import SpeechRequest, StreamFormat
 
 MAX_BODY: Final = 64 * 1024
 BODY_SECONDS: Final = 20.0
 """How long a client may take to send its body."""
 
+PATHS: Final = [
+    "/v1/audio/speech",
+    # For base URLs without the version, and for clients made for Azure.
+    "/audio/speech",
+    "/openai/deployments/{deployment:str}/audio/speech",
+]
 
-@post("/v1/audio/speech", status_code=200, guards=[require_key], request_max_body_size=MAX_BODY)
+
+@post(PATHS, status_code=200, guards=[require_key], request_max_body_size=MAX_BODY)
 async def create_speech(request: Request[Any, Any, Any], context: NamedDependency[AppContext]) -> SpeechResponse:
     """Speak a text; the audio is streamed while it is generated."""
     trace = trace_of(request.scope)
-    asked = SpeechRequest.model_validate_json(await _read_body(request))
+    who = caller(request)
+    context.limits.count(who, trace.headers)
+    asked = await _asked(request)
+    with ExitStack() as ends:
+        ends.enter_context(context.limits.seat(who))
+        stream = _submitted(asked, context, trace)
+        ends.callback(stream.cancel)
+        # Made while the first audio is: opening an encoder takes milliseconds.
+        encoder = encoder_for(asked.response_format, asked.speed)
+        chunks = aiter(stream)
+        first = await _first_or_shutdown(_first_chunk(chunks, context.settings.first_chunk_timeout), request)
+        trace.ttfa = trace.elapsed
+        audio = _encoded(first, chunks, encoder)
+        headers = {"content-type": MEDIA_TYPES[asked.response_format], "x-accel-buffering": "no"}
+        if asked.stream_format is StreamFormat.SSE:
+            audio = sse.events(audio, stream)
+            headers |= {"content-type": sse.MEDIA_TYPE, "cache-control": "no-store"}
+        return SpeechResponse(audio, stream, ends.pop_all(), headers, trace, context.settings.send_timeout)
+
+
+async def _asked(request: Request[Any, Any, Any]) -> SpeechRequest:
+    """The body. Whatever its content type says it is JSON: `curl -d` calls everything a form."""
+    body = (await _read_body(request)).removeprefix(b"\xef\xbb\xbf")
+    # Azure's clients may leave the model to the URL.
+    deployment = request.path_params.get("deployment")
+    return SpeechRequest.model_validate_json(body, context={"model": deployment} if deployment else None)
+
+
+def _submitted(asked: SpeechRequest, context: AppContext, trace: Trace) -> SpeechStream:
     info = context.engine.info
     check_model(asked.model, info)
-    trace.voice, trace.format = resolve_voice(asked.voice, info.voices), asked.response_format.value
+    voice = resolve_voice(asked.voice, info.voices, context.settings.voices)
+    trace.voice, trace.format = voice, asked.response_format.value
     params = SamplingParams(**asked.sampling())  # pyright: ignore[reportArgumentType]
-    stream = context.engine.submit(asked.input, trace.voice, params)
-    try:
-        chunks = aiter(stream)
-        first = await unless_gone(_first_chunk(chunks, context.settings.first_chunk_timeout), request.receive)
-        audio = _encoded(first, chunks, encoder_for(asked.response_format, asked.speed))
-    except BaseException:
-        # This broad because a task that is cancelled must free its slot, too.
-        stream.cancel()
-        raise
-    trace.ttfa = trace.elapsed
-    headers = {"content-type": MEDIA_TYPES[asked.response_format], "x-accel-buffering": "no"}
-    if asked.stream_format is StreamFormat.SSE:
-        audio = sse.events(audio, stream)
-        headers |= {"content-type": sse.MEDIA_TYPE, "cache-control": "no-store"}
-    return SpeechResponse(audio, stream, headers, trace, context.settings.send_timeout)
+    return context.engine.submit(asked.input, voice, params, Normaliser(**asked.normalize.model_dump()))
 
 
 async def _read_body(request: Request[Any, Any, Any]) -> bytes:
@@ -60,6 +83,14 @@ async def _read_body(request: Request[Any, Any, Any]) -> bytes:
     except InternalServerException:
         # Litestar's word for a client that left in the middle of its upload.
         raise ClientGone from None
+
+
+async def _first_or_shutdown(first: Coroutine[Any, Any, bytes], request: Request[Any, Any, Any]) -> bytes:
+    try:
+        return await unless_gone(first, request.receive)
+    except asyncio.CancelledError:
+        # The time for the drain is over. The web server would answer 500 in plain text.
+        raise busy("The server is going down. Please retry shortly.", "unavailable", "shutdown") from None
 
 
 async def _first_chunk(chunks: AsyncIterator[bytes], seconds: float) -> bytes:

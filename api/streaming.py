@@ -6,7 +6,7 @@ It never ends cleanly unless the audio is whole: what breaks after the first byt
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any, TypeVar
 
 from litestar.types import Receive, Scope, Send
@@ -44,18 +44,23 @@ async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
 
 
 class SpeechResponse:
-    """The ASGI answer 200 with `parts` as its body; cancels `stream` however it ends."""
+    """The ASGI answer 200 with `parts` as its body; closes `ends` however it ends.
+
+    `ends` must cancel `stream` and give back whatever else the request holds.
+    """
 
     def __init__(
         self,
         parts: AsyncGenerator[bytes, None],
         stream: SpeechStream,
+        ends: ExitStack,
         headers: Mapping[str, str],
         trace: Trace,
         send_timeout: float,
     ) -> None:
         self.parts = parts
         self.stream = stream
+        self.ends = ends
         self.headers = headers
         self.trace = trace
         self.send_timeout = send_timeout
@@ -77,7 +82,7 @@ class SpeechResponse:
             outcome = "shutdown"
             raise
         finally:
-            self.stream.cancel()
+            self.ends.close()
             self.trace.emit(200, outcome, self.stream.audio_seconds)
 
     async def _send(self, send: Send) -> None:
@@ -87,6 +92,8 @@ class SpeechResponse:
             async for part in parts:
                 if part:
                     await self._send_body(send, part, more=True)
+        # Before the client can know that this is the end: its next request may come at once.
+        self.ends.close()
         await self._send_body(send, b"", more=False)
 
     async def _send_body(self, send: Send, body: bytes, more: bool) -> None:

@@ -14,6 +14,23 @@ from litestar.types import Message, Scope
 
 log = logging.getLogger("lyre.requests")
 
+OPENAI_VERSION: Final = "2020-10-01"
+
+_EXPOSED: Final = ", ".join(
+    [
+        "x-request-id",
+        "openai-processing-ms",
+        "openai-version",
+        "retry-after",
+        "x-should-retry",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+    ]
+)
+"""What a script of another origin may read."""
+
+# A proxy's own id is worth keeping; anything that could forge a line of a log is not an id.
 _ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -26,6 +43,8 @@ class Trace:
     voice: str | None = None
     format: str | None = None
     ttfa: float | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers that the response carries whatever it becomes."""
 
     @property
     def elapsed(self) -> float:
@@ -61,12 +80,25 @@ async def mark_response(message: Message, scope: Scope) -> None:
         return
     trace = trace_of(scope)
     headers = MutableScopeHeaders.from_message(message)
-    headers["x-request-id"] = trace.request_id
+    headers.update(identity(trace.request_id) | trace.headers)
     headers["openai-processing-ms"] = str(round(trace.elapsed * 1000))
-    headers["access-control-expose-headers"] = "x-request-id, openai-processing-ms, retry-after"
-    headers["x-content-type-options"] = "nosniff"
+
+
+def identity(request_id: str) -> dict[str, str]:
+    """The headers of every response that do not depend on its request."""
+    return {
+        "x-request-id": request_id,
+        "openai-version": OPENAI_VERSION,
+        "access-control-expose-headers": _EXPOSED,
+        "x-content-type-options": "nosniff",
+    }
+
+
+def new_request_id() -> str:
+    """As OpenAI writes them."""
+    return f"req_{secrets.token_hex(16)}"
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     given = next((value for name, value in headers if name == b"x-request-id"), b"")
-    return given.decode() if _ACCEPTED_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+    return given.decode() if _ACCEPTED_ID.fullmatch(given) else new_request_id()

@@ -35,29 +35,32 @@ PRODUCTS = {
 }
 
 
-def tiles(kind: str, rows: int) -> Iterator[Tile]:
+def tiles(name: str, rows: int) -> Iterator[Tile]:
     """What is tried for a product."""
+    _, inputs, kind = PRODUCTS[name]
     splits = {"add": (1, 2, 4, 8), "norm": (1, 2), "gated": (1,)}[kind]
+    if rows == 1:
+        for outputs, warps, lead in itertools.product((4, 8, 16), (4, 8), (0, 1)):
+            yield Tile(1, outputs, max(1024, inputs // 4), warps, lead=lead, policy="evict_first")
     if rows <= 16:
-        for outputs, inputs, warps, split in itertools.product((16, 32, 64), (64, 128, 256), (2, 4, 8), splits):
-            width = 2 * outputs if kind == "gated" else outputs
-            if (
-                (warps == 8 and width < 32)
-                or (warps == 2 and width > 32)
-                or (outputs == 64 and split == 1 and kind == "add")
-            ):
-                continue
-            for shared, ahead in itertools.product((36_000, 75_000), (0, 8192)):
-                stages = min(6, shared // (2 * inputs * (width + 16)))
-                if stages >= 2:
-                    yield Tile(16, outputs, inputs, warps, stages, split, ahead)
+        yield from _few(kind, splits)
         return
-    for high, outputs, inputs, split in itertools.product((64, 128), (32, 64, 128), (64, 128), splits):
+    for high, outputs, block, split in itertools.product((64, 128), (32, 64, 128), (64, 128), splits):
         width = 2 * outputs if kind == "gated" else outputs
-        for shared, ahead in itertools.product((110_000, 220_000), (512,)):
-            stages = min(5, shared // (2 * inputs * (width + high)))
-            if high <= rows and stages >= 3 and width * high <= 128 * 256:
-                yield Tile(high, outputs, inputs, 8 if width * high > 64 * 64 else 4, stages, split, ahead)
+        stages = min(5, 220_000 // (2 * block * (width + high)))
+        if high <= rows and stages >= 3 and width * high <= 128 * 256:
+            yield Tile(high, outputs, block, 8 if width * high > 64 * 64 else 4, stages, split, ahead=512)
+
+
+def _few(kind: str, splits: tuple[int, ...]) -> Iterator[Tile]:
+    for outputs, block, warps, split in itertools.product((16, 32, 64), (128, 256), (2, 4), splits):
+        width = 2 * outputs if kind == "gated" else outputs
+        if warps == 2 and width > 32:
+            continue
+        for shared, ahead in itertools.product((36_000, 75_000), (0, 512)):
+            stages = min(6, shared // (2 * block * (width + 16)))
+            if stages >= 2:
+                yield Tile(16, outputs, block, warps, stages, split, ahead=ahead)
 
 
 class Product:
@@ -127,7 +130,7 @@ def compile_part(part: int, of: int, names: list[str], rows: list[int]) -> None:
     for name in names:
         for count in rows:
             product = Product(name, count, 1)
-            for tile in list(dict.fromkeys(tiles(product.kind, count)))[part::of]:
+            for tile in list(dict.fromkeys(tiles(name, count)))[part::of]:
                 product.fused(tile, product.weights[0])
 
 
@@ -137,7 +140,7 @@ def measure(name: str, rows: int) -> list[tuple[float, str]]:
         (microseconds(product.library, product.weights), "library, whole"),
         (microseconds(product.bare, product.weights), "library, bare"),
     ]
-    for tile in dict.fromkeys(tiles(product.kind, rows)):
+    for tile in dict.fromkeys(tiles(name, rows)):
         time = microseconds(lambda w, tile=tile: product.fused(tile, w), product.weights)
         found.append((time, str(tile)))
     return sorted(found)

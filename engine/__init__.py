@@ -13,6 +13,7 @@ from engine.errors import (
 )
 from engine.messages import ModelInfo
 from engine.stream import SpeechStream
+from engine.text import Normaliser
 
 __all__ = [
     "CheckpointError",
@@ -25,6 +26,7 @@ __all__ = [
     "GenerationFailed",
     "InvalidRequest",
     "ModelInfo",
+    "Normaliser",
     "SamplingParams",
     "SpeechStream",
 ]

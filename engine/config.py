@@ -76,6 +76,18 @@ class EngineConfig:
         return self.model is None
 
 
+SAMPLING_LIMITS: Final[dict[str, tuple[float, float]]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (1e-6, 1.0),
+    "top_k": (0, 4097),
+    "repetition_penalty": (0.1, 10.0),
+    "repetition_window": (0, 1_000_000),
+    "seed": (-(2**63), 2**63 - 1),
+    "max_tokens": (1, 1_000_000),
+}
+"""The smallest and the largest value of each sampling parameter; of whole numbers where the smallest is one."""
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """How one request is sampled; `None` takes the checkpoint's default.
@@ -94,19 +106,10 @@ class SamplingParams:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "temperature": (0.0, 2.0),
-            "top_p": (1e-6, 1.0),
-            "top_k": (0, 4097),
-            "repetition_penalty": (0.1, 10.0),
-            "repetition_window": (0, 1_000_000),
-            "seed": (-(2**63), 2**63 - 1),
-            "max_tokens": (1, 1_000_000),
-        }
         for field in fields(self):
             value = getattr(self, field.name)
-            low, high = limits[field.name]
-            if value is not None and isinstance(limits[field.name][0], int) and not isinstance(value, int):
+            low, high = SAMPLING_LIMITS[field.name]
+            if value is not None and isinstance(low, int) and not isinstance(value, int):
                 raise InvalidRequest(field.name, f"{field.name} must be a whole number")
             # The comparison is written so that NaN fails it.
             if value is not None and not low <= value <= high:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,7 +31,6 @@ from engine.messages import (
     Cancel,
     Failed,
     Finished,
-    Generate,
     Loading,
     ModelInfo,
     Ready,
@@ -40,8 +38,9 @@ from engine.messages import (
     ToEngine,
 )
 from engine.process import end_worker, messages, start_error, start_worker
-from engine.stream import SpeechStream
-from engine.text import chunks
+from engine.request import generate
+from engine.stream import SpeechStream, silent_stream
+from engine.text import Normaliser, chunks
 
 log = logging.getLogger(__name__)
 
@@ -104,19 +103,26 @@ class Engine:
             raise EngineUnavailable("the engine has been stopped")
         await started
 
-    def submit(self, text: str, voice: str, params: SamplingParams | None = None) -> SpeechStream:
-        """Takes a request at once or refuses it: InvalidRequest, EngineOverloaded, EngineUnavailable."""
+    def submit(
+        self, text: str, voice: str, params: SamplingParams | None = None, normaliser: Normaliser | None = None
+    ) -> SpeechStream:
+        """Takes a request at once or refuses it: InvalidRequest, EngineOverloaded, EngineUnavailable.
+
+        The text is put into words first, by `normaliser` or the usual one. Without any word it is a short silence.
+        """
         if not self.ready or self._outbox is None:
             raise EngineUnavailable("the engine is not ready", retry_after=5.0)
         if voice not in self.info.voices:
             raise InvalidRequest("voice", f"unknown voice {voice!r}; known: {', '.join(self.info.voices)}")
-        pieces = chunks(text)
-        if not pieces:
+        if not text.strip():
             raise InvalidRequest("input", "there is nothing to say in the input")
+        pieces = chunks((normaliser or Normaliser())(text), self.info.chunk_chars)
+        if not pieces:
+            return silent_stream()
         if len(self._streams) >= self.config.max_concurrency + self.config.max_queue:
             raise EngineOverloaded(retry_after=self._retry_after())
         self._next_id += 1
-        message = self._generate(self._next_id, pieces, voice, params or SamplingParams())
+        message = generate(self._next_id, pieces, voice, params or SamplingParams(), self.info, self.config)
         self._send(message)
         stream = SpeechStream(message.request_id, self._cancel)
         self._streams[message.request_id] = stream
@@ -232,22 +238,6 @@ class Engine:
 
     # ---- requests
 
-    def _generate(self, request_id: int, pieces: list[str], voice: str, params: SamplingParams) -> Generate:
-        defaults = self.info.defaults
-        window = _final(self.config.repetition_window, defaults.repetition_window)
-        return Generate(
-            request_id=request_id,
-            chunks=pieces,
-            voice=voice,
-            temperature=_final(params.temperature, defaults.temperature),
-            top_p=_final(params.top_p, defaults.top_p),
-            top_k=_final(params.top_k, defaults.top_k),
-            repetition_penalty=_final(params.repetition_penalty, defaults.repetition_penalty),
-            repetition_window=_final(params.repetition_window, window),
-            seed=secrets.randbits(62) if params.seed is None else params.seed,
-            max_tokens=params.max_tokens,
-        )
-
     def _deliver(self, message: Audio | Finished | Failed) -> None:
         stream = self._streams.get(message.request_id)
         if stream is None:
@@ -271,8 +261,11 @@ class Engine:
                 self._send(Cancel(request_id))
 
     def _fail_streams(self, why: str) -> None:
-        for request_id in list(self._streams):
-            self._streams[request_id].fail(GenerationFailed(why))
+        for place, request_id in enumerate(list(self._streams)):
+            # Who was still in the queue has not broken anything, and may come again.
+            queued = place >= self.config.max_concurrency
+            error = EngineUnavailable(why, retry_after=5.0) if queued else GenerationFailed(why)
+            self._streams[request_id].fail(error)
             self._forget(request_id)
 
     def _forget(self, request_id: int) -> None:
@@ -291,7 +284,3 @@ class Engine:
         except zmq.Again as error:
             # Its end of the socket is gone: the process has died this very moment.
             raise EngineUnavailable("the engine process is gone", retry_after=5.0) from error
-
-
-def _final(asked: T | None, default: T) -> T:
-    return default if asked is None else asked

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.text import MAX_CHUNK_CHARS, TextChunk
+
 # ---- server -> engine
 
 
 class Generate(msgspec.Struct, tag=True, frozen=True):
-    """Speak `chunks` in order, in one voice. All sampling fields are final: defaults are filled in by the sender."""
+    """Speak `chunks` in order, with their pauses, in one voice. All fields are final: the sender fills in defaults."""
 
     request_id: int
-    chunks: list[str]
+    chunks: list[TextChunk]
     voice: str
     temperature: float
     top_p: float
@@ -66,6 +68,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     max_context: int
     parameters: int
     load_seconds: float
+    chunk_chars: int = MAX_CHUNK_CHARS  # the longest piece of text that the model speaks in one go
 
 
 class Loading(msgspec.Struct, tag=True, frozen=True):

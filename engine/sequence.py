@@ -16,10 +16,11 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True)
 class Chunk:
-    """One piece of text, ready to run: prompt ids and the most frames that it may take."""
+    """One piece of text, ready to run: prompt ids, the most frames that it may take, seconds of quiet after it."""
 
     prompt: list[int]
     max_frames: int
+    pause: float = 0.0
 
 
 @dataclass
@@ -28,7 +29,8 @@ class Sequence:
 
     `frames` counts the current chunk's frames, `tokens` all audio codes of the request, `prefilled` the tokens of the
     current prompt that are in the cache, `flying` the frames of the chunk that were launched and have not landed.
-    `held` is audio that has not been sent yet; `heard` says whether any was.
+    `held` is audio that has not been sent yet; `heard` says whether any was. `quiet` is how many samples it has been
+    silent for.
     """
 
     request_id: int
@@ -43,6 +45,7 @@ class Sequence:
     flying: int = 0
     held: bytes = b""
     heard: bool = False
+    quiet: int = 0
     finish_reason: FinishReason | None = None
     truncated: bool = field(default=False)
 

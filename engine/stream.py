@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from engine.errors import EngineError
+from engine.pauses import empty_speech
 
 BYTES_PER_SECOND = 48_000  # s16le mono at 24 kHz
 
@@ -14,8 +15,9 @@ BYTES_PER_SECOND = 48_000  # s16le mono at 24 kHz
 class SpeechStream:
     """An asynchronous iterator over s16le mono 24 kHz PCM, whole samples in each piece.
 
-    Iterating raises GenerationFailed when the request breaks (what came before is incomplete), InvalidRequest when it
-    turns out to be wrong. The figures are final when the iteration has ended.
+    Iterating raises GenerationFailed when the request breaks (what came before is incomplete), EngineUnavailable when
+    the engine died while it was queued, InvalidRequest when it turns out to be wrong. The figures are final when the
+    iteration has ended.
     """
 
     def __init__(self, request_id: int, cancel: Callable[[int], None]) -> None:
@@ -77,3 +79,11 @@ class SpeechStream:
         if not self._done:
             self._done = True
             self._pieces.put_nowait(error)
+
+
+def silent_stream() -> SpeechStream:
+    """The speech of a text without a word: complete already, a moment of silence, no tokens."""
+    stream = SpeechStream(0, lambda request_id: None)
+    stream.feed(empty_speech(), 0)
+    stream.finish("stop", 0, 0)
+    return stream

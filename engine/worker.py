@@ -33,6 +33,7 @@ from engine.messages import (
 from engine.model.flight import Flight
 from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling
+from engine.pauses import pause, trailing_quiet
 from engine.scheduler import FrameResult, Scheduler
 from engine.sequence import Sequence
 from engine.windows import SAMPLES_PER_FRAME
@@ -110,20 +111,19 @@ class Worker:
     def _land(self, flight: Flight, passengers: list[tuple[Sequence, int]]) -> None:
         """Passes on what a frame brought to those who still want it: others ended while it was in the air."""
         ended = flight.land()
-        wanted = [sequence.finish_reason is None and sequence.chunk == chunk for sequence, chunk in passengers]
-        batch = [(sequence, end) for (sequence, _), end, want in zip(passengers, ended, wanted, strict=True) if want]
-        for sequence, _ in batch:
-            sequence.flying -= 1
-        brought = iter(self._scheduler.postprocess(batch))
-        results = [
-            next(brought) if want else FrameResult(sequence, spoken=False, last=False)
-            for (sequence, _), want in zip(passengers, wanted, strict=True)
-        ]
-        spoken = self._runner.speak(results, flight.codes)
-        for result, pcm in [pair for pair, want in zip(zip(results, spoken, strict=True), wanted, strict=True) if want]:
-            self._emit(result.sequence, pcm, at_once=result.last or len(batch) == 1)
-            if result.last and not self._scheduler.next_chunk(result.sequence):
-                self._finished(result.sequence)
+        rows = [row for row, (s, chunk) in enumerate(passengers) if s.finish_reason is None and s.chunk == chunk]
+        for row in rows:
+            passengers[row][0].flying -= 1
+        brought = self._scheduler.postprocess((passengers[row][0], ended[row]) for row in rows)
+        results = [FrameResult(sequence, spoken=False, last=False) for sequence, _ in passengers]
+        for row, result in zip(rows, brought, strict=True):
+            results[row] = result
+        pcm = self._runner.speak(results, flight.codes)
+        for row in rows:
+            result = results[row]
+            self._emit(result.sequence, pcm[row], at_once=result.last or len(rows) == 1)
+            if result.last:
+                self._go_on(result.sequence)
 
     def _prefill(self) -> None:
         """One piece of a prompt a turn while others are listened to; else until somebody can speak."""
@@ -134,16 +134,27 @@ class Worker:
             if not alone:
                 return
 
+    def _go_on(self, sequence: Sequence) -> None:
+        """To the next chunk, after a pause, or to the end."""
+        wanted = sequence.current.pause
+        if self._scheduler.next_chunk(sequence):
+            self._emit(sequence, pause(wanted, sequence.quiet), at_once=True)
+        else:
+            self._finished(sequence)
+
     def _emit(self, sequence: Sequence, pcm: bytes, at_once: bool) -> None:
         """Sends what is ready. A stream among others starts with a frame in hand, for it will wait for theirs."""
         sequence.held += pcm
+        sequence.quiet = trailing_quiet(pcm, sequence.quiet)
         if sequence.held and (at_once or sequence.heard or len(sequence.held) >= LEAD_BYTES):
             self._link.send(Audio(sequence.request_id, sequence.held, sequence.tokens))
             sequence.held, sequence.heard = b"", True
 
     def _accept(self, message: Generate) -> None:
         try:
-            chunks = [self._runner.prompt(message.voice, text) for text in message.chunks]
+            chunks = [
+                replace(self._runner.prompt(message.voice, chunk.text), pause=chunk.pause) for chunk in message.chunks
+            ]
         except InvalidRequest as error:
             self._link.send(Failed(message.request_id, error.message, error.param))
             return

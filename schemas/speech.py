@@ -6,7 +6,10 @@ Unknown fields are ignored; `null` means absent. Ranges of the sampling fields a
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from schemas.absence import optional_takes_null
+from schemas.normalize import Normalize, NormalizeSwitches
 
 MAX_INPUT: Final = 4096
 """Characters of `input` and of `instructions`, counted as Unicode code points."""
@@ -44,7 +47,7 @@ class StreamFormat(StrEnum):
 class VoiceRef(BaseModel):
     """The object form of `voice`."""
 
-    id: str
+    id: str = Field(min_length=1)
 
 
 def _voice_name(value: Any) -> Any:
@@ -61,23 +64,30 @@ def _not_blank(value: Any) -> Any:
     return value
 
 
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 7.0 is 7."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+VoiceName = Annotated[str, Field(min_length=1)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Whole = Annotated[int, Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
 
 
 class SpeechRequest(BaseModel):
     """What to say, in which voice, and how to send it."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, json_schema_extra=optional_takes_null)
 
     model: str
     input: Annotated[str, BeforeValidator(_not_blank)] = Field(max_length=MAX_INPUT)
-    voice: Annotated[str, BeforeValidator(_voice_name, json_schema_input_type=str | VoiceRef)]
+    voice: Annotated[str, BeforeValidator(_voice_name, json_schema_input_type=VoiceName | VoiceRef)]
     instructions: str | None = Field(default=None, max_length=MAX_INPUT)
     response_format: ResponseFormat = ResponseFormat.MP3
     speed: Number = Field(default=1.0, ge=0.25, le=4.0)
     stream_format: StreamFormat = StreamFormat.AUDIO
 
+    normalize: Normalize = NormalizeSwitches()
     temperature: Number | None = None
     top_p: Number | None = None
     top_k: Whole | None = None
@@ -88,9 +98,10 @@ class SpeechRequest(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_absent(cls, data: Any) -> Any:
+    def _null_is_absent(cls, data: Any, info: ValidationInfo) -> Any:
+        """The validation's context holds values for fields that are absent."""
         if isinstance(data, dict):
-            return {name: value for name, value in data.items() if value is not None}
+            return {**(info.context or {}), **{name: value for name, value in data.items() if value is not None}}
         return data
 
     def sampling(self) -> dict[str, float | int | None]:

@@ -64,6 +64,8 @@ def model_config(shape: Shape, voices: Sequence[str]) -> dict:
         "dtype": "bfloat16",
         "torch_dtype": "bfloat16",
         "voices": list(voices),
+        # Its training sentences are short: what it speaks in one go must be, too.
+        "chunk_chars": 140,
     }
 
 

@@ -30,6 +30,7 @@ from engine.messages import SamplingDefaults
 from engine.model.reading import reading
 from engine.model.weights import LlamaShape
 from engine.prompt import AUDIO_TOKENS, FIRST_AUDIO_NUMBER, TokenLayout
+from engine.text import MAX_CHUNK_CHARS
 
 ENGLISH_VOICES: Final = ("tara", "leah", "jess", "leo", "dan", "mia", "zac", "zoe")
 DEFAULT_CODEC: Final = "hubertsiuzdak/snac_24khz"
@@ -62,7 +63,7 @@ DUMMY_CODECS: Final[dict[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All of a model but its weights. `folder` is None for a dummy."""
+    """All of a model but its weights. `folder` is None for a dummy; `chunk_chars`: how much text it speaks at once."""
 
     name: str
     folder: Path | None
@@ -71,6 +72,7 @@ class Checkpoint:
     voices: tuple[str, ...]
     defaults: SamplingDefaults
     encode: Callable[[str], list[int]]
+    chunk_chars: int = MAX_CHUNK_CHARS
 
 
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
@@ -98,6 +100,7 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
         voices=_voices(config, folder),
         defaults=_defaults(folder),
         encode=encode,
+        chunk_chars=_chunk_chars(config, folder),
     )
 
 
@@ -194,6 +197,13 @@ def _voices(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
     if not voices or not isinstance(voices, list) or not all(isinstance(voice, str) and voice for voice in voices):
         raise CheckpointError(f"{folder / 'config.json'}: 'voices' must be a list of names")
     return tuple(voices)
+
+
+def _chunk_chars(config: dict[str, Any], folder: Path) -> int:
+    chars = config.get("chunk_chars", MAX_CHUNK_CHARS)
+    if not isinstance(chars, int) or not 40 <= chars <= 1000:
+        raise CheckpointError(f"{folder / 'config.json'}: 'chunk_chars' must be a whole number from 40 to 1000")
+    return chars
 
 
 def _defaults(folder: Path | None) -> SamplingDefaults:

@@ -41,6 +41,10 @@ class Tiles:
     down: Tile
     head: Tile
 
+    def __post_init__(self) -> None:
+        # Attention reads positions and old keys before it waits: it may only start once qkv's own wait is over.
+        assert self.qkv.lead > 0
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -83,6 +83,7 @@ class ModelRunner:
             max_context=self.context,
             parameters=weights.parameters,
             load_seconds=time.perf_counter() - began,
+            chunk_chars=self.checkpoint.chunk_chars,
         )
 
     def prompt(self, voice: str, text: str) -> Chunk:

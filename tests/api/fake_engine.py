@@ -15,6 +15,7 @@ from engine import (
     EngineUnavailable,
     GenerationFailed,
     ModelInfo,
+    Normaliser,
     SamplingParams,
 )
 from engine.messages import SamplingDefaults
@@ -53,6 +54,7 @@ class FakeStream:
         self.plan = replace(engine.plan)
         self.request_id = request_id
         self.text, self.voice, self.params = text, voice, params
+        self.normaliser: Normaliser | None = None
         self.finish_reason: str | None = None
         self.input_tokens = len(text)
         self.output_tokens = 0
@@ -154,13 +156,14 @@ class FakeEngine:
         """Requests that queue."""
         return len(self.queue)
 
-    def submit(self, text: str, voice: str, params: SamplingParams) -> FakeStream:
+    def submit(self, text: str, voice: str, params: SamplingParams, normaliser: Normaliser | None = None) -> FakeStream:
         """A slot, a place in the queue, or a refusal."""
         if not self.ready or self.draining:
             raise EngineUnavailable("the engine does not run", retry_after=None)
         if len(self.active) >= self.config.max_concurrency and len(self.queue) >= self.config.max_queue:
             raise EngineOverloaded(retry_after=1.4)
         stream = FakeStream(self, len(self.streams), text, voice, params)
+        stream.normaliser = normaliser
         self.streams.append(stream)
         (self.active if len(self.active) < self.config.max_concurrency else self.queue).append(stream)
         return stream

@@ -16,6 +16,7 @@ import httpx
 import uvicorn
 
 from api.app import create_app
+from api.protocol import Protocol
 from api.settings import Settings
 from engine import Engine
 from tests.api.fake_engine import FakeEngine
@@ -50,7 +51,7 @@ class LiveServer:
         self.failures: list[BaseException] = []
         app = create_app(Settings(**settings), engine=cast("Engine", engine), on_failure=self.failures.append)
         config = uvicorn.Config(
-            app, port=0, http="h11", ws="none", lifespan="on", log_config=None, timeout_graceful_shutdown=5
+            app, port=0, http=Protocol, ws="none", lifespan="on", log_config=None, timeout_graceful_shutdown=5
         )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)

@@ -113,3 +113,44 @@ def test_keys_and_key_file_add_up(tmp_path: Path) -> None:
 
 def test_no_keys_means_open() -> None:
     assert not KeyRing(()).required
+
+
+def test_a_refused_body_leaves_the_connection_usable(locked: LiveServer) -> None:
+    bodies = [b"x" * 100, json.dumps(BODY).encode(), b" " * 60_000]
+    connection = HTTPConnection("127.0.0.1", locked.port)
+    connection.connect()
+    opened = connection.sock
+    for key, status in (("wrong", 401), (KEY, None), ("wrong", 401), (KEY, None)):
+        for body in bodies:
+            connection.request("POST", URL, body, {"authorization": f"Bearer {key}"})
+            answer = connection.getresponse()
+            assert answer.status == (status or (200 if body == bodies[1] else 400))
+            answer.read()
+            assert connection.sock is opened
+    connection.close()
+
+
+def test_azures_header_is_a_key_too(locked: LiveServer) -> None:
+    def status(**headers: str) -> int:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.post(locked.url + URL, json=BODY, headers=named).status_code
+
+    assert status(api_key=KEY) == 200
+    assert status(api_key="wrong") == 401
+    assert status(api_key=KEY, authorization="Basic x") == 200
+    assert status(api_key=KEY, authorization="Bearer wrong") == 401
+
+
+@pytest.mark.parametrize("path", ["/audio/speech", "/v1/audio/speech/", "/openai/deployments/x/audio/speech"])
+def test_no_other_path_to_speech_is_open(locked: LiveServer, path: str) -> None:
+    assert httpx.post(locked.url + path, json=BODY).status_code == 401
+
+
+def test_the_lists_can_be_closed(launch: Callable[..., LiveServer]) -> None:
+    server = launch(FakeEngine(), api_keys=(KEY,), open_lists=False)
+    for path in ("/v1/models", "/models", "/v1/models/tts-1", "/v1/audio/voices", "/v1/audio/models", "/audio/models"):
+        assert error_of(httpx.get(server.url + path))["type"] == "invalid_request_error"
+        assert httpx.head(server.url + path).status_code == 401
+        assert httpx.get(server.url + path, headers={"authorization": f"Bearer {KEY}"}).status_code == 200
+    for path in ("/health", "/v1", "/openapi.json"):
+        assert httpx.get(server.url + path).status_code == 200

@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -109,11 +110,13 @@ def test_an_unknown_model(client: httpx.Client, model: str) -> None:
     assert len(error["message"]) < 400
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/", "/v1/x", "/audio/speech", "/v1/audio/speech/x", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    "path", ["/v1/x", "/v2/", "/audio", "/v1/audio/speech/x", "/v1/chat/completions", "/%00", "/%ff"]
+)
 def test_an_unknown_url(client: httpx.Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
-    assert error_of(answer)["message"] == f"Invalid URL (GET {path})"
+    assert error_of(answer)["message"] == f"Invalid URL (GET {unquote(path)})"
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
@@ -222,3 +225,38 @@ def test_request_ids_differ(client: httpx.Client) -> None:
 def test_odd_texts_reach_the_engine(client: httpx.Client, engine: FakeEngine, text: str) -> None:
     assert client.post(URL, json=BODY | {"input": text}).status_code == 200
     assert engine.streams[-1].text == text
+
+
+def test_what_would_fail_again_is_not_to_be_retried(client: httpx.Client, engine: FakeEngine) -> None:
+    engine.plan.fail_at = 0
+    assert client.post(URL, json=BODY).headers["x-should-retry"] == "false"
+    engine.plan.error = EngineUnavailable("restarting", retry_after=2)
+    assert "x-should-retry" not in client.post(URL, json=BODY).headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", URL, 200),
+        ("GET", "/v1/models", 200),
+        ("HEAD", "/v1/models", 200),
+        ("OPTIONS", "/v1/models", 204),
+        ("GET", "/v1/nowhere", 404),
+        ("GET", URL, 405),
+        ("GET", "/health/live", 200),
+        ("GET", "/v1", 200),
+    ],
+)
+def test_every_response_says_who_and_what_it_is(client: httpx.Client, method: str, path: str, status: int) -> None:
+    answer = client.request(method, path, json=BODY if method == "POST" else None)
+    assert answer.status_code == status
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert int(answer.headers["openai-processing-ms"]) >= 0
+    assert answer.headers["openai-version"] == "2020-10-01"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "x-request-id" in answer.headers["access-control-expose-headers"]
+
+
+def test_a_clients_own_header_of_another_name_is_not_the_id(client: httpx.Client) -> None:
+    answer = client.get("/health/live", headers={"x-client-request-id": "mine"})
+    assert answer.headers["x-request-id"].startswith("req_")

@@ -136,3 +136,51 @@ def test_origins_can_be_limited(launch: Callable[..., LiveServer]) -> None:
     assert allowed.headers["access-control-allow-origin"] == "https://ours.example"
     refused = httpx.options(server.url + URL, headers=ask | {"origin": "https://theirs.example"})
     assert "access-control-allow-origin" not in refused.headers
+
+
+def test_a_preflight_of_an_sdk_is_granted_and_a_strangers_is_not(launch: Callable[..., LiveServer]) -> None:
+    server = launch(FakeEngine(), cors_origins=("https://ours.example",), api_keys=("k",))
+    wanted = "authorization,content-type,x-stainless-arch,x-stainless-retry-count"
+    ask = {"access-control-request-method": "POST", "access-control-request-headers": wanted}
+    granted = httpx.options(server.url + URL, headers=ask | {"origin": "https://ours.example"})
+    assert granted.status_code == 204
+    assert granted.headers["access-control-allow-headers"] == wanted
+    assert "POST" in granted.headers["access-control-allow-methods"]
+    assert granted.headers["vary"] == "origin"
+    refused = httpx.options(server.url + URL, headers=ask | {"origin": "null"})
+    assert not [name for name in refused.headers if name.startswith("access-control-allow")]
+
+
+def test_a_page_can_read_an_error(client: httpx.Client) -> None:
+    for answer in (
+        client.post(URL, json={}, headers={"origin": "https://page.example"}),
+        client.get("/x", headers={"origin": "a"}),
+    ):
+        assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_cors_can_be_off(launch: Callable[..., LiveServer]) -> None:
+    server = launch(FakeEngine(), cors_origins=())
+    answer = httpx.get(server.url + "/v1/models", headers={"origin": "https://page.example"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1", "/v1/models", "/v1/models/tts-1", "/v1/audio/voices", "/v1/audio/models", "/health", "/health/live"]
+)
+def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
+    asked, told = client.get(path), client.head(path)
+    assert told.status_code == 200
+    assert told.content == b""
+    assert told.headers["content-type"] == asked.headers["content-type"] == "application/json"
+    assert told.headers["content-length"] == asked.headers["content-length"]
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/"])
+def test_the_base_url_answers(client: httpx.Client, path: str) -> None:
+    assert client.get(path).json()["name"] == "lyre"
+
+
+@pytest.mark.parametrize("path", ["/models", "/models/tts-1", "/audio/voices", "/audio/models"])
+def test_a_base_url_without_the_version_works(client: httpx.Client, path: str) -> None:
+    assert client.get(path).json() == client.get(f"/v1{path}").json()

@@ -97,6 +97,13 @@ def test_wrong_values_name_their_field(field: str, value: Any) -> None:
     assert caught.value.errors()[0]["loc"][0] == field
 
 
+@pytest.mark.parametrize("number", ["7", "7.0", "7e0"])
+def test_whole_numbers_may_have_a_point(number: str) -> None:
+    body = f'{{"model": "tts-1", "input": "Hello.", "voice": "alloy", "seed": {number}}}'
+    seed = SpeechRequest.model_validate_json(body).seed
+    assert (seed, type(seed)) == (7, int)
+
+
 def test_long_instructions_are_refused() -> None:
     with pytest.raises(ValidationError, match="instructions"):
         parse(instructions="x" * (MAX_INPUT + 1))

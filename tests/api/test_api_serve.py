@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.api.fake_engine import SPEECH
-from tests.api.live_server import BODY, PATIENCE, PCM, URL, eventually
+from tests.api.live_server import BODY, PATIENCE, PCM, URL, error_of, eventually
 
 ROOT = Path(__file__).parents[2]
 Launcher = Callable[..., "Lyre"]
@@ -75,7 +76,7 @@ def test_serve_speaks_and_ends_on_sigterm(lyre: Launcher) -> None:
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
         with socket.create_connection(address) as connection, contextlib.suppress(ConnectionError):
             connection.sendall(noise)
-            assert b"200" not in connection.recv(1000)
+            assert not connection.recv(1000).startswith(b"HTTP/1.1 2")
     assert httpx.get(server.url + "/health/ready").status_code == 200
     server.process.send_signal(signal.SIGTERM)
     assert server.end() == 0
@@ -121,6 +122,20 @@ def test_a_drain_ends_in_time(lyre: Launcher) -> None:
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(httpx.RemoteProtocolError):
             next(parts)
+    assert server.end() == 0
+
+
+def test_who_waits_when_the_drain_ends_is_told_so(lyre: Launcher) -> None:
+    server = lyre("serve", "--port", "0", "--drain-seconds", "1", FAKE='{"plan": {"hold_at": 0}}')
+    url = server.url
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(httpx.post, url + URL, json=PCM, timeout=PATIENCE)
+        assert eventually(lambda: httpx.get(url + "/health").json()["running"] == 1)
+        server.process.send_signal(signal.SIGTERM)
+        answer = waiting.result(PATIENCE)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+    assert error_of(answer)["code"] == "unavailable"
     assert server.end() == 0
 
 

@@ -1,6 +1,7 @@
 """LYRE_* and flags: the values, their order, and how wrong ones are told."""
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,3 +106,27 @@ def test_keys_do_not_show() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings({}, {}).port = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_voice_names_are_pairs_or_a_file(tmp_path: Path) -> None:
+    assert load_settings({}, {"LYRE_VOICES": "Alloy=tara, my voice = leo,"}).voices == {
+        "alloy": "tara",
+        "my voice": "leo",
+    }
+    file = tmp_path / "voices.json"
+    file.write_text('{"Alloy": "tara"}')
+    assert load_settings({"voices": str(file)}, {}).voices == {"alloy": "tara"}
+
+
+@pytest.mark.parametrize("value", ["alloy", "alloy=", "=tara", "alloy=tara,ALLOY=leo", "/nowhere/voices.json"])
+def test_other_voice_names_stop_the_start(value: str) -> None:
+    with pytest.raises(ConfigError, match="LYRE_VOICES"):
+        load_settings({}, {"LYRE_VOICES": value})
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"alloy": 3}', '{"alloy": ""}', "\ud800"])
+def test_a_voice_file_of_another_shape_stops_the_start(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "voices.json"
+    file.write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ConfigError, match="--voices"):
+        load_settings({"voices": str(file)}, {})

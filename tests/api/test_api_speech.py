@@ -155,3 +155,21 @@ def test_a_connection_serves_many_requests(client: httpx.Client) -> None:
             ports.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
             answer.read()
     assert len(ports) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/audio/speech", "/v1/audio/speech/", "/openai/deployments/mine/audio/speech?api-version=1"]
+)
+def test_other_paths_to_the_same(client: httpx.Client, path: str) -> None:
+    assert client.post(path, json=BODY | {"response_format": "pcm"}).content == b"".join(SPEECH)
+
+
+def test_a_deployment_is_the_model_when_the_body_names_none(client: httpx.Client) -> None:
+    def status(deployment: str, **fields: str | None) -> int:
+        body = {name: value for name, value in (BODY | fields).items() if value is not None}
+        return client.post(f"/openai/deployments/{deployment}/audio/speech", json=body).status_code
+
+    assert status("tts-1", model=None) == 200
+    assert status("mine", model=None) == 404
+    assert status("mine", model="tts-1") == 200
+    assert status("tts-1", model="whisper-1") == 404

@@ -1,9 +1,14 @@
-"""OpenAI's thirteen voices on any checkpoint."""
+"""OpenAI's thirteen voices, and the operator's names, on any checkpoint."""
 
+from collections.abc import Callable
+
+import httpx
 import pytest
 
-from api.voices import OPENAI_VOICES, resolve_voice
-from engine import InvalidRequest
+from api.voices import OPENAI_VOICES, check_voices, resolve_voice
+from engine import ConfigError, InvalidRequest
+from tests.api.fake_engine import FakeEngine
+from tests.api.live_server import BODY, URL, LiveServer, eventually
 
 DEMO = ["tara", "leo"]
 ORPHEUS = ["tara", "leah", "jess", "leo", "dan", "mia", "zac", "zoe"]
@@ -65,3 +70,53 @@ def test_an_unknown_voice_is_told_the_choice() -> None:
     with pytest.raises(InvalidRequest, match="tara, leo, alloy") as caught:
         resolve_voice("nobody", DEMO)
     assert caught.value.param == "voice"
+
+
+NAMED = {"alloy": "Leo", "narrator": "tara"}
+
+
+def test_the_operators_names_come_before_openais() -> None:
+    assert resolve_voice("Alloy", DEMO, NAMED) == "leo"
+    assert resolve_voice("narrator", DEMO, NAMED) == "tara"
+    assert resolve_voice("echo", DEMO, NAMED) == "leo"
+    with pytest.raises(InvalidRequest, match="tara, leo, alloy, narrator, ash"):
+        resolve_voice("nobody", DEMO, NAMED)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"alloy": "leoo"}, "'alloy' means 'leoo', but the voices are tara, leo; did you mean 'leo'"),
+        ({"tara": "leo"}, "'tara' is a voice of the model itself"),
+    ],
+)
+def test_names_that_cannot_work_are_told(named: dict[str, str], message: str) -> None:
+    check_voices(NAMED, DEMO)
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_voices(named, DEMO)
+    assert caught.value.field == "voices"
+
+
+@pytest.mark.parametrize("name", ["autumn", "diana", "hannah", "austin", "daniel", "troy"])
+def test_names_of_hosted_orpheus_work(name: str) -> None:
+    assert resolve_voice(name, ORPHEUS) in ORPHEUS
+    assert resolve_voice(name, ["only"]) == "only"
+
+
+def test_over_http_the_names_are_listed_and_spoken(launch: Callable[..., LiveServer]) -> None:
+    engine = FakeEngine()
+    server = launch(engine, voices="alloy=leo, Narrator=tara")
+    listed = httpx.get(server.url + "/v1/audio/voices").json()["voices"]
+    assert [voice["id"] for voice in listed] == ["tara", "leo", "alloy", "narrator"]
+    for name in ("alloy", "NARRATOR"):
+        assert httpx.post(server.url + URL, json=BODY | {"voice": name}).status_code == 200
+    assert [stream.voice for stream in engine.streams] == ["leo", "tara"]
+
+
+def test_a_wrong_name_is_a_failed_start() -> None:
+    server = LiveServer(FakeEngine(), voices={"alloy": "zoe"})
+    server.start()
+    assert eventually(lambda: server.failures != [])
+    assert "'alloy' means 'zoe'" in str(server.failures[0])
+    assert httpx.get(server.url + "/health/ready").json()["status"] == "failed"
+    server.close()

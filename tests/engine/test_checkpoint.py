@@ -183,13 +183,19 @@ TEXTS = [
 ]
 
 
+def test_a_checkpoint_says_how_much_it_speaks_at_once(model: Path) -> None:
+    assert open_checkpoint(str(model)).chunk_chars == 280
+    edit_json(model / "config.json", chunk_chars=140)
+    assert open_checkpoint(str(model)).chunk_chars == 140
+
+
 @pytest.mark.parametrize("special", [True, False], ids=["special", "not-special"])
 def test_a_users_text_puts_no_control_ids_into_a_prompt(model: Path, special: bool) -> None:
     write_tokenizer(model, special=special)
     checkpoint = open_checkpoint(str(model))
     for text in TEXTS:
         for piece in chunks(text):
-            ids = checkpoint.encode(voice_prompt("ana", piece))
+            ids = checkpoint.encode(voice_prompt("ana", piece.text))
             assert not CONTROL_IDS & set(ids), text[:40]
             prompt = checkpoint.layout.prompt(ids)
             assert prompt[:2] == [CUSTOM_BASE + 3, 120]
@@ -200,7 +206,7 @@ def test_a_users_text_puts_no_control_ids_into_a_prompt(model: Path, special: bo
 def test_lone_surrogates_do_not_reach_the_tokenizer(model: Path) -> None:
     checkpoint = open_checkpoint(str(model))
     for piece in chunks("lone \ud83d and \udc4d surrogates, and \udcff"):
-        assert checkpoint.encode(voice_prompt("ana", piece))
+        assert checkpoint.encode(voice_prompt("ana", piece.text))
 
 
 def test_special_tokens_are_spelled_out_when_they_are_in_a_text(model: Path) -> None:
@@ -276,6 +282,8 @@ MODEL_FAULTS: dict[str, tuple[Fault, str]] = {
     "quantized": (edited(quantization_config={"quant_method": "fp8"}), r"quanti|config\.json"),
     "voices are no list": (edited(voices="ana"), r"config\.json.*voices"),
     "voices are empty": (edited(voices=[]), r"config\.json.*voices"),
+    "chunks of no length": (edited(chunk_chars=0), r"config\.json.*chunk_chars"),
+    "chunks of a word": (edited(chunk_chars="long"), r"config\.json.*chunk_chars"),
     "no tokenizer": (without("tokenizer.json"), r"tokenizer\.json"),
     "tokenizer is no JSON": (holding("tokenizer.json", b"{oops"), "tokenizer"),
     "tokenizer is another JSON": (holding("tokenizer.json", b"{}"), "tokenizer"),

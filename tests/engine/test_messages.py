@@ -20,6 +20,7 @@ from engine.messages import (
     Stop,
     ToEngine,
 )
+from engine.text import TextChunk
 
 INFO = ModelInfo(
     model="m",
@@ -37,7 +38,7 @@ INFO = ModelInfo(
     load_seconds=0.5,
 )
 TO_ENGINE = [
-    Generate(1, ["Hällo", "你好\x00🙂"], "ana", 0.6, 0.9, 0, 1.1, 0, -(2**63), None),
+    Generate(1, [TextChunk("Hällo", 0.45), TextChunk("你好\x00🙂", 0.0)], "ana", 0.6, 0.9, 0, 1.1, 0, -(2**63), None),
     Generate(2**40, [], "ana", 0.0, 1.0, 4097, 0.1, 10**6, 2**63 - 1, 7),
     Cancel(3),
     Stop(),

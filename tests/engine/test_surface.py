@@ -21,6 +21,7 @@ SURFACE = [
     "GenerationFailed",
     "InvalidRequest",
     "ModelInfo",
+    "Normaliser",
     "SamplingParams",
     "SpeechStream",
 ]

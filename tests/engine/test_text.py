@@ -8,14 +8,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.text import MAX_CHUNK_CHARS, chunks, frame_budget
+from engine.text import MAX_CHUNK_CHARS, TextChunk, frame_budget
+from engine.text import chunks as text_chunks
 
 TAGS = ["<laugh>", "<chuckle>", "<sigh>", "<cough>", "<sniffle>", "<groan>", "<yawn>", "<gasp>"]
-ABBREVIATIONS = ["Mr.", "Mrs.", "Ms.", "Dr.", "Prof.", "St.", "vs.", "e.g.", "i.e.", "No.", "Fig.", "Jr.", "Sr.", "J."]
+ABBREVIATIONS = [
+    "Mr.",
+    "Mrs.",
+    "Ms.",
+    "Dr.",
+    "Prof.",
+    "St.",
+    "vs.",
+    "e.g.",
+    "i.e.",
+    "Gen.",
+    "approx.",
+    "Jr.",
+    "Sr.",
+    "J.",
+]
 WORDS = st.sampled_from(
     ["a", "one", "word,", "end.", "why?", "no!", "(so)", "(so.)", '"Go!"', "semi;", "Dr.", "it's", "x" * 40, *TAGS]
 )
-SPACES = st.sampled_from([" ", "  ", "\n", "\t", "\n\n", "\u00a0"])
+SPACES = st.sampled_from([" ", "  ", "\t", "\u00a0"])
+
+
+def chunks(text: str, limit: int = MAX_CHUNK_CHARS) -> list[str]:
+    """The texts of the chunks."""
+    return [chunk.text for chunk in text_chunks(text, limit)]
 
 
 def letters(text: str) -> str:
@@ -180,3 +201,60 @@ def test_tags_are_not_taken_for_control_tokens() -> None:
 def test_the_frame_budget_is_far_above_a_slow_reader(length: int) -> None:
     # A slow reader takes 8 characters a second; a frame is 85 ms.
     assert frame_budget("x" * length) * 2048 / 24_000 > length / 8
+
+
+# ---- pauses and balance
+
+
+def test_pauses_are_longer_where_more_ends() -> None:
+    sentence = "This is a sentence of some length, so that a chunk does not hold too many of them in one."
+    text = f"{sentence} {sentence} {sentence} {sentence}\n\n{sentence} {sentence} {sentence}\n\nThe end of it all."
+    pauses = [chunk.pause for chunk in text_chunks(text)]
+    assert set(pauses[:-1]) == {0.45, 0.6}
+    assert pauses[-1] == 0.0
+
+
+def test_a_cut_inside_a_sentence_pauses_less() -> None:
+    clause = "here is a clause of a long sentence"
+    pauses = [chunk.pause for chunk in text_chunks(", ".join([clause] * 12) + ".", limit=100)]
+    assert set(pauses[:-1]) == {0.25}
+    assert {chunk.pause for chunk in text_chunks("word " * 60, limit=50)} == {0.0}
+
+
+@given(st.integers(2, 60), st.integers(3, 30))
+def test_the_last_chunk_is_not_a_crumb(sentences: int, words: int) -> None:
+    texts = chunks(" ".join([f"It {'really ' * words}is so."] * sentences))
+    assert len(texts) == 1 or len(texts[-1]) >= 40
+
+
+def test_the_first_chunk_of_a_long_text_is_a_short_one(prose: str) -> None:
+    first, *rest = chunks(prose)
+    assert len(first) <= max(map(len, rest))
+    assert len(first) < 200
+
+
+def test_a_long_sentence_is_not_put_behind_a_short_one() -> None:
+    short, long = (
+        "The road was wet.",
+        "Near the village, two miles from home, a sheep stood in the middle of the lane and would not move at all.",
+    )
+    assert chunks(f"{long} {short} {long}", 140) == [long, short, long]
+    assert chunks(f"{short} {short} {short}", 140) == [f"{short} {short} {short}"]
+
+
+def test_a_line_without_a_stop_gets_one_where_another_is_spoken_on() -> None:
+    assert chunks("Bread\nEggs!\nTea") == ["Bread. Eggs! Tea"]
+    assert chunks("牛奶\n鸡蛋") == ["牛奶 鸡蛋"]
+
+
+def test_a_list_is_cut_at_its_items() -> None:
+    items = [f"The item number {i} of this long list has a name." for i in range(12)]
+    texts = chunks("\n".join(f"{item}" for item in items))
+    assert all(text.startswith("The item") and text.endswith("name.") for text in texts)
+    assert len(texts) > 3
+
+
+@pytest.mark.parametrize("stop", ["\n\n", "\r\n\r\n", "\u2029", " \n \n "])
+def test_a_paragraph_is_a_boundary(stop: str) -> None:
+    half = "This paragraph is long enough to be spoken alone, and that is what is done with it here."
+    assert text_chunks(half + stop + half) == [TextChunk(half, 0.6), TextChunk(half, 0.0)]

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine import EngineConfig
 from engine.messages import Audio, Cancel, Failed, Finished, FromEngine, Generate, Stop, ToEngine
 from engine.model.runner import ModelRunner
-from engine.text import chunks, frame_budget
+from engine.pauses import pause, trailing_quiet
+from engine.text import TextChunk, chunks, frame_budget
 from engine.worker import Worker
 
 FRAME_BYTES = 4096
@@ -154,11 +156,13 @@ def test_chunks_are_spoken_one_after_another(ending: ModelRunner) -> None:
     script = run(ending, [generate(1, SEVERAL, seed=20, max_tokens=None)])
     alone = b""
     for i, piece in enumerate(pieces):
-        alone += run(ending, [generate(1, piece, seed=20 + i, max_tokens=None)]).pcm(1)
+        request = generate(1, piece.text, seed=20 + i, max_tokens=None)
+        pcm = run(ending, [msgspec.structs.replace(request, chunks=[TextChunk(piece.text, 0.0)])]).pcm(1)
+        alone += pcm + pause(piece.pause, trailing_quiet(pcm, 0))
     assert script.pcm(1) == alone
     end = script.end(1)
     assert isinstance(end, Finished)
-    assert end.input_tokens == sum(len("ana: ") + len(piece) + 6 for piece in pieces)
+    assert end.input_tokens == sum(len("ana: ") + len(piece.text) + 6 for piece in pieces)
 
 
 def test_other_requests_go_on_while_a_chunk_changes(ending: ModelRunner) -> None:
@@ -281,7 +285,7 @@ def test_a_request_cancelled_between_two_chunks_does_not_come_back(endless: Mode
 
 
 def test_a_text_that_does_not_fit_fails_alone(endless: ModelRunner) -> None:
-    too_long = Generate(1, ["x" * 3000], "ana", 0.7, 0.95, 0, 1.1, 0, 1, None)
+    too_long = Generate(1, [TextChunk("x" * 3000, 0.0)], "ana", 0.7, 0.95, 0, 1.1, 0, 1, None)
     script = run(endless, [generate(2), too_long, generate(3)])
     end = script.end(1)
     assert isinstance(end, Failed)

@@ -1,0 +1,28 @@
+"""Quiet between chunks: only what the model's own silence at a chunk's end lacks. Pure arithmetic on s16le mono PCM."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+SAMPLE_RATE: Final = 24_000
+AUDIBLE: Final = 327  # of 32767: 40 dB below full scale
+EMPTY_SECONDS: Final = 0.3
+
+
+def trailing_quiet(pcm: bytes, before: int) -> int:
+    """How many samples the audio has been silent for after `pcm`; `before` it, for so many."""
+    samples = array("h", pcm)
+    # From the end: in the middle of speech the first look is enough.
+    quiet = next((index for index, sample in enumerate(reversed(samples)) if abs(sample) > AUDIBLE), None)
+    return before + len(samples) if quiet is None else quiet
+
+
+def pause(seconds: float, quiet: int) -> bytes:
+    """The silence that makes `quiet` samples of it `seconds` long; nothing when they are enough."""
+    return bytes(2 * max(0, round(seconds * SAMPLE_RATE) - quiet))
+
+
+def empty_speech() -> bytes:
+    """What a text without a word sounds like."""
+    return bytes(2 * round(EMPTY_SECONDS * SAMPLE_RATE))

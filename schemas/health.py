@@ -1,0 +1,21 @@
+"""Answers of the routes that tell whether and what the server is."""
+
+from pydantic import BaseModel
+
+
+class About(BaseModel):
+    """GET /v1"""
+
+    name: str
+    version: str
+
+
+class Health(BaseModel):
+    """GET /health/ready; `stage` and `done` (0 to 1) while the model loads, `model` when it is there."""
+
+    status: str
+    running: int | None = None
+    waiting: int | None = None
+    model: str | None = None
+    stage: str | None = None
+    done: float | None = None
