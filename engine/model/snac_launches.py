@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from engine.model.kernels.columns import Ring, matrix_parts
 from engine.model.kernels.snac_noise import add_noise
 from engine.model.kernels.snac_output import output
 from engine.model.kernels.snac_unit import UnitWeights, unit
@@ -20,7 +22,7 @@ from engine.model.snac_layers import LATENTS_PER_FRAME, TAPS, Kind, SnacLayer
 class Work:
     """What the launches of one frame of a batch read and write."""
 
-    rings: list[Tensor]  # [slots, columns, channels] each, the inputs of the layers that keep a history
+    rings: list[Ring]  # the inputs of the layers that keep a history
     scratch: Tensor  # flat, `scratch_columns` values a row
     places: Tensor  # int64 [4, B]: slots, starts and totals in frames, seeds
     samples: Tensor  # float32 [B, 2048]
@@ -57,17 +59,12 @@ class _Numbers:
     device: torch.device
     dtype: torch.dtype
 
-    @property
-    def precision(self) -> str:
-        # Three TensorFloat-32 products make up a float32 one, to its rounding.
-        return "tf32x3" if self.dtype == torch.float32 else "tf32"
-
     def vector(self, values: Tensor) -> Tensor:
         return values.to(self.device, torch.float32).contiguous()
 
     def matrix(self, values: Tensor) -> Tensor:
-        """A 1x1 convolution's [out, in, 1] as [in, out]."""
-        return values[..., 0].T.to(self.device, self.dtype).contiguous()
+        """A 1x1 convolution's [out, in, 1] as `matrix_parts` of it."""
+        return matrix_parts(values[..., 0].to(self.device), self.dtype)
 
     def taps(self, values: Tensor) -> Tensor:
         """[7, channels], from [channels, 1, 7] or [1, channels, 7]."""
@@ -82,16 +79,18 @@ def supports(layers: list[SnacLayer]) -> bool:
     return order == expected and all(layer.channels_in % 16 == 0 for layer in layers)
 
 
-def ring_shapes(layers: list[SnacLayer]) -> list[tuple[int, int]]:
-    """Columns and channels of each ring: a frame's columns and the history that the next frame still needs."""
-    shapes, columns = [], LATENTS_PER_FRAME
+def make_rings(layers: list[SnacLayer], slots: int, device: torch.device, dtype: torch.dtype) -> list[Ring]:
+    """Each holds a frame's columns and the history that the next frame still needs."""
+    rings, columns = [], LATENTS_PER_FRAME
     for layer in layers:
         if layer.kind in (Kind.DEPTHWISE, Kind.UPSAMPLE, Kind.RESIDUAL, Kind.OUTPUT):
             history = 1 if layer.kind == Kind.UPSAMPLE else (TAPS - 1) * layer.factor
-            shapes.append((columns + history, layer.channels_in))
+            shape = (slots, columns + history, layer.channels_in)
+            snaked, plain = (torch.zeros(shape, device=device, dtype=dtype) for _ in range(2))
+            rings.append(Ring(snaked, plain if layer.kind == Kind.RESIDUAL else None))
         if layer.kind == Kind.UPSAMPLE:
             columns *= layer.factor
-    return shapes
+    return rings
 
 
 def scratch_columns(layers: list[SnacLayer]) -> int:
@@ -107,90 +106,82 @@ def scratch_columns(layers: list[SnacLayer]) -> int:
 def launches(layers: list[SnacLayer], device: torch.device, dtype: torch.dtype, noise: bool) -> list[Launch]:
     """All launches after the codes' lookup, in order. `layers` are supported ones."""
     numbers = _Numbers(device, dtype)
-    depthwise, pointwise, *rest = layers
+    matrices = {layer.factor: layer.matrix for layer in layers if noise and layer.kind == Kind.NOISE}
+    depthwise, pointwise, *rest = [layer for layer in layers if layer.kind != Kind.NOISE]
     stage = _Stage(0, LATENTS_PER_FRAME)
-    made = [_entry(depthwise, pointwise, stage, numbers)]
-    stage = stage.ahead(TAPS // 2)
-    for layer, after in _pairs(rest):
+    made = [_entry(depthwise, pointwise, rest[0].alpha, stage, numbers)]
+    stage, block = stage.ahead(TAPS // 2), 0
+    for layer, after in pairwise(rest):
         if layer.kind == Kind.UPSAMPLE:
             made.append(_upsample(layer, stage, numbers))
             stage = stage.upsampled(layer.factor)
-            made.append(_noise(layer, after if noise and after.kind == Kind.NOISE else None, stage, numbers))
-            stage = stage.ahead(0)
+            # Without noise the block is a copy: its product is zero.
+            matrix = matrices.get(block, torch.zeros(layer.channels_out, layer.channels_out, 1))
+            made.append(_noise(matrix, block, after.alpha, stage, numbers))
+            stage, block = stage.ahead(0), block + 1
         elif layer.kind == Kind.RESIDUAL:
-            made.append(_residual(layer, stage, numbers))
+            made.append(_residual(layer, after.alpha, stage, numbers))
             stage = stage.ahead(TAPS // 2 * layer.factor)
-        elif layer.kind == Kind.SNAKE:
-            made.append(_output(layer, after, stage, numbers))
+        else:
+            made.append(_output(after, stage, numbers))
     return made
 
 
-def _pairs(layers: list[SnacLayer]) -> Iterator[tuple[SnacLayer, SnacLayer]]:
-    return zip(layers, [*layers[1:], layers[-1]], strict=True)
-
-
-def _entry(depthwise: SnacLayer, pointwise: SnacLayer, stage: _Stage, numbers: _Numbers) -> Launch:
+def _entry(depthwise: SnacLayer, pointwise: SnacLayer, alpha: Tensor, stage: _Stage, numbers: _Numbers) -> Launch:
     weights = UnitWeights(
-        numbers.taps(depthwise.taps), numbers.vector(depthwise.taps_bias),
-        numbers.matrix(pointwise.matrix), numbers.vector(pointwise.bias),
+        numbers.taps(depthwise.taps), numbers.vector(depthwise.taps_bias), numbers.matrix(pointwise.matrix),
+        numbers.vector(pointwise.bias), numbers.vector(alpha),
     )  # fmt: skip
-    return _unit(weights, stage, 1, numbers)
+    return _unit(weights, stage, 1)
 
 
-def _residual(layer: SnacLayer, stage: _Stage, numbers: _Numbers) -> Launch:
+def _residual(layer: SnacLayer, alpha: Tensor, stage: _Stage, numbers: _Numbers) -> Launch:
     weights = UnitWeights(
         numbers.taps(layer.taps), numbers.vector(layer.taps_bias), numbers.matrix(layer.matrix),
-        numbers.vector(layer.bias), numbers.vector(layer.alpha), numbers.vector(layer.mid_alpha),
+        numbers.vector(layer.bias), numbers.vector(alpha), numbers.vector(layer.mid_alpha),
     )  # fmt: skip
-    return _unit(weights, stage, layer.factor, numbers)
+    return _unit(weights, stage, layer.factor)
 
 
-def _unit(weights: UnitWeights, stage: _Stage, dilation: int, numbers: _Numbers) -> Launch:
+def _unit(weights: UnitWeights, stage: _Stage, dilation: int) -> Launch:
     def run(work: Work) -> None:
         source, target = work.rings[stage.ring : stage.ring + 2]
-        tile = pick(work.places.shape[1] * stage.columns, weights.matrix, taps=TAPS)
-        unit(source, target, *work.rows, weights, stage.columns, stage.offset, dilation, numbers.precision, tile)
+        tile = pick("unit", work.places.shape[1] * stage.columns, weights.matrix)
+        unit(source, target, *work.rows, weights, stage.columns, stage.offset, dilation, tile)
 
     return run
 
 
 def _upsample(layer: SnacLayer, stage: _Stage, numbers: _Numbers) -> Launch:
-    weights = upsample_weights(
-        numbers.vector(layer.alpha), layer.matrix.to(numbers.device), numbers.vector(layer.bias), layer.factor,
-        numbers.dtype,
-    )  # fmt: skip
+    matrix, bias = layer.matrix.to(numbers.device), layer.bias.to(numbers.device)
+    weights = upsample_weights(matrix, bias, layer.factor, numbers.dtype)
 
     def run(work: Work) -> None:
-        tile = pick(work.places.shape[1] * stage.columns, weights.matrix)
-        source = work.rings[stage.ring]
-        upsample(source, work.scratch, *work.rows, weights, stage.columns, stage.offset, numbers.precision, tile)
+        tile = pick("upsample", work.places.shape[1] * stage.columns, weights.matrix)
+        source = work.rings[stage.ring].snaked
+        upsample(source, work.scratch, *work.rows, weights, stage.columns, stage.offset, tile)
 
     return run
 
 
-def _noise(up: SnacLayer, layer: SnacLayer | None, stage: _Stage, numbers: _Numbers) -> Launch:
-    channels = up.channels_out
-    # Without noise the block is a copy: its product is zero.
-    values = layer.matrix if layer else torch.zeros(channels, channels, 1)
-    matrix, block = numbers.matrix(values), layer.factor if layer else 0
+def _noise(values: Tensor, block: int, alpha: Tensor, stage: _Stage, numbers: _Numbers) -> Launch:
+    matrix, next_alpha = numbers.matrix(values), numbers.vector(alpha)
 
     def run(work: Work) -> None:
-        tile = pick(work.places.shape[1] * stage.columns, matrix)
-        target = work.rings[stage.ring + 1]
+        tile = pick("noise", work.places.shape[1] * stage.columns, matrix)
+        target, seeds = work.rings[stage.ring + 1], work.places[3]
         add_noise(
-            work.scratch, target, *work.rows, work.places[3], matrix, block, stage.columns, stage.offset,
-            numbers.precision, tile,
-        )  # fmt: skip
+            work.scratch, target, *work.rows, seeds, matrix, next_alpha, block, stage.columns, stage.offset, tile
+        )
 
     return run
 
 
-def _output(snake: SnacLayer, layer: SnacLayer, stage: _Stage, numbers: _Numbers) -> Launch:
-    alpha, taps, bias = numbers.vector(snake.alpha), numbers.taps(layer.matrix), numbers.vector(layer.bias)
+def _output(layer: SnacLayer, stage: _Stage, numbers: _Numbers) -> Launch:
+    taps, bias = numbers.taps(layer.matrix), numbers.vector(layer.bias)
 
     def run(work: Work) -> None:
-        output(
-            work.rings[stage.ring], work.samples, work.pcm, *work.rows, alpha, taps, bias, stage.columns, stage.offset
-        )
+        source = work.rings[stage.ring].snaked
+        output(source, work.samples, work.pcm, *work.rows, taps, bias, stage.columns, stage.offset)
 
     return run

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.model.kernels.columns import Ring
 from engine.model.kernels.snac_lookup import CODE_OF_LATENT, lookup
 from engine.model.snac import lag_of
 from engine.model.snac_layers import SnacLayer
-from engine.model.snac_launches import Work, launches, ring_shapes, scratch_columns
+from engine.model.snac_launches import Work, launches, make_rings, scratch_columns
 from engine.prompt import FRAME_TOKENS
 from engine.windows import SAMPLES_PER_FRAME
 
@@ -59,10 +60,7 @@ class TritonSnac:
         self._tables = [table.to(device, torch.float32).contiguous() for table in tables]
         self._code_of_latent = torch.tensor(CODE_OF_LATENT, dtype=torch.int32, device=device)
         self._launches = launches(layers, device, dtype, noise)
-        self._rings = [
-            torch.zeros(slots + 1, columns, channels, device=device, dtype=dtype)
-            for columns, channels in ring_shapes(layers)
-        ]
+        self._rings = make_rings(layers, slots + 1, device, dtype)
         self._buckets = _buckets(slots)
         scratch = torch.empty(self._buckets[-1] * scratch_columns(layers), device=device, dtype=dtype)
         self._batches = {bucket: _Batch.empty(bucket, self._spare, self._rings, scratch) for bucket in self._buckets}
@@ -165,7 +163,7 @@ class TritonSnac:
         return self._graphs[bucket]
 
     def _launch(self, batch: _Batch) -> None:
-        lookup(batch.codes, self._code_of_latent, self._tables, self._rings[0], *batch.work.rows)
+        lookup(batch.codes, self._code_of_latent, self._tables, self._rings[0].snaked, *batch.work.rows)
         for launch in self._launches:
             launch(batch.work)
 
@@ -178,7 +176,7 @@ class _Batch:
     work: Work
 
     @staticmethod
-    def empty(bucket: int, spare: int, rings: list[Tensor], scratch: Tensor) -> _Batch:
+    def empty(bucket: int, spare: int, rings: list[Ring], scratch: Tensor) -> _Batch:
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=scratch.device)
 

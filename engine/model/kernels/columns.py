@@ -1,4 +1,4 @@
-"""Where a codec kernel's rows stand: the rings that hold each layer's activations, and the snake between layers.
+"""Where a codec kernel's rows stand in the rings of activations, and what all its kernels compute: snake and product.
 
 A ring [slots, ring columns, channels] keeps the last columns that were pushed into a layer; column c lies at c modulo
 the ring's length. Each frame pushes COLUMNS of them, so frame f's first is f * COLUMNS, and its position in the
@@ -9,10 +9,23 @@ hides what an earlier utterance left in the slot.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A layer's input [slots, ring columns, channels], with the layer's own snake applied (if it begins with one).
+
+    `plain`: the same before the snake, where the layer adds it to its output.
+    """
+
+    snaked: Tensor
+    plain: Tensor | None = None
 
 
 @triton.jit
@@ -44,6 +57,37 @@ def snake(x, alpha, inverse):
     p = p * u - 1.666665710e-01
     s = r + r * u * p
     return x + inverse * (s * s)
+
+
+@triton.jit
+def accumulate(product, y, matrix, part, EXACT: tl.constexpr):
+    """product + y @ matrix tile; EXACT: float32's precision from three TensorFloat-32 products.
+
+    `matrix` points at the high halves of its values, `part` elements further lie the low ones (see `matrix_parts`).
+    """
+    w = tl.load(matrix)
+    if EXACT:
+        high = (y.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        w_low = tl.load(matrix + part)
+        product = tl.dot(y - high, w, product, input_precision="tf32")
+        product = tl.dot(high, w_low, product, input_precision="tf32")
+        product = tl.dot(high, w, product, input_precision="tf32")
+    else:
+        product = tl.dot(y.to(w.dtype), w, product)
+    return product
+
+
+def matrix_parts(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """[out, in] as the kernels read it, [parts, out, in]: float32 is cut in two, at TensorFloat-32's ten bits."""
+    if dtype != torch.float32:
+        return matrix.to(dtype)[None].contiguous()
+    high = (matrix.float().contiguous().view(torch.int32) & -8192).view(torch.float32)
+    return torch.stack([high, matrix.float() - high])
+
+
+def whole_matrix(parts: Tensor) -> Tensor:
+    """float32 [out, in] again, for the references."""
+    return parts.float().sum(0)
 
 
 def read_columns(

@@ -1,4 +1,7 @@
-"""SNAC's noise block: x + normal(seed, block, position) * (x @ W), the normals as `engine.model.rng` draws them."""
+"""SNAC's noise block: x + normal(seed, block, position) * (x @ W), the normals as `engine.model.rng` draws them.
+
+It writes its sums as they are and with the next layer's snake applied.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.model.kernels.columns import locate
+from engine.model.kernels.columns import Ring, accumulate, locate, snake, snake_reference, whole_matrix
 from engine.model.kernels.tiles import Tile, blocks
 from engine.model.rng import keyed_bits, keyed_normal
 
@@ -23,9 +26,10 @@ def mixed_bits(key, counter):
 
 @triton.jit(do_not_specialize=["rows", "offset", "block", "target_columns"])
 def _noise(
-    source, target, slots, starts, totals, seeds, matrix, rows, offset, block, target_columns,
+    source, target, plain_target, slots, starts, totals, seeds, matrix, next_alpha,
+    rows, offset, block, target_columns,
     COLUMNS: tl.constexpr, C: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+    EXACT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -42,30 +46,36 @@ def _noise(
     for k in range(0, C, BK):
         c = k + tl.arange(0, BK)
         x = tl.load(source + lines + c[None, :], mask=live[:, None], other=0.0)
-        w = tl.load(matrix + c[:, None] * C + n[None, :])
-        product = tl.dot(x.to(w.dtype), w, product, input_precision=PRECISION)
+        product = accumulate(product, x, matrix + n[None, :] * C + c[:, None], C * C, EXACT)
     x = tl.load(source + lines + n[None, :], mask=live[:, None], other=0.0).to(tl.float32)
-    stored = (x + normal[:, None] * product).to(target.dtype.element_ty)
-    place = slot * target_columns + column % target_columns
-    tl.store(target + place[:, None] * C + n[None, :], stored, mask=live[:, None])
+    noisy = x + normal[:, None] * product
+    place = (slot * target_columns + column % target_columns)[:, None] * C + n[None, :]
+    tl.store(plain_target + place, noisy.to(target.dtype.element_ty), mask=live[:, None])
+    alpha = tl.load(next_alpha + n)[None, :]
+    bent = snake(noisy, alpha, 1.0 / (alpha + 1e-9))
+    tl.store(target + place, bent.to(target.dtype.element_ty), mask=live[:, None])
 
 
 def add_noise(
-    source: Tensor, target: Tensor, slots: Tensor, starts: Tensor, totals: Tensor, seeds: Tensor, matrix: Tensor,
-    block: int, columns: int, offset: int, precision: str, tile: Tile,
+    source: Tensor, target: Ring, slots: Tensor, starts: Tensor, totals: Tensor, seeds: Tensor, matrix: Tensor,
+    next_alpha: Tensor, block: int, columns: int, offset: int, tile: Tile,
 ) -> None:  # fmt: skip
-    """Plain rows [B, columns, C] to the target ring's next columns; seeds int64 [B], matrix [in, out]."""
-    channels = matrix.shape[0]
+    """Plain rows [B, columns, C] to the target ring's next columns; seeds int64 [B], matrix [parts, C, C]."""
+    parts, channels, _ = matrix.shape
     rows = slots.shape[0] * columns
     bm, bn, bk = blocks(tile, channels, channels)
     _noise[(triton.cdiv(rows, bm), channels // bn)](
-        source, target, slots, starts, totals, seeds, matrix, rows, offset, block, target.shape[1],
-        columns, channels, bm, bn, bk, precision, num_warps=tile.warps, num_stages=tile.stages,
+        source, target.snaked, target.plain, slots, starts, totals, seeds, matrix, next_alpha,
+        rows, offset, block, target.snaked.shape[1], columns, channels, parts == 2, bm, bn, bk,
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
 
 
-def noise_reference(x: Tensor, matrix: Tensor, seeds: Tensor, block: int, first: Tensor) -> Tensor:
-    """Float32 [B, T, C], whose first rows stand at positions `first` int64 [B]."""
+def noise_reference(
+    x: Tensor, matrix: Tensor, seeds: Tensor, block: int, first: Tensor, next_alpha: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Float32 [B, T, C], whose first rows stand at positions `first` int64 [B] -> plain and snaked."""
     key = keyed_bits(seeds, torch.tensor(block, device=seeds.device))
     normal = keyed_normal(key[:, None], first[:, None] + torch.arange(x.shape[1], device=x.device))
-    return x + normal[..., None] * (x @ matrix.float())
+    plain = x + normal[..., None] * (x @ whole_matrix(matrix).T)
+    return plain, snake_reference(plain, next_alpha)

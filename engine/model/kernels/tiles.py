@@ -26,8 +26,8 @@ def blocks(tile: Tile, columns: int, depth: int) -> tuple[int, int, int]:
     return tile.rows, gcd(tile.columns, columns), gcd(tile.depth, depth)
 
 
-def pick(rows: int, matrix: Tensor, taps: int = 1) -> Tile:
-    """The tile for [rows, in] @ matrix [in, out]; `taps`: how many loads make one element of the left side."""
+def pick(kind: str, rows: int, matrix: Tensor) -> Tile:
+    """The tile for rows of [.., in] @ matrix [parts, out, in] in a kernel of this kind."""
     if not matrix.is_cuda:
         return Tile(512, 256, 256)  # Triton's interpreter runs programs one by one: few large ones
     columns = min(matrix.shape[1], 128)
@@ -36,4 +36,4 @@ def pick(rows: int, matrix: Tensor, taps: int = 1) -> Tile:
         height //= 2
     while columns > 32 and -(-rows // height) * (matrix.shape[1] // columns) < MULTIPROCESSORS:
         columns //= 2
-    return Tile(height, columns, 64 if taps == 1 else 32)
+    return Tile(height, columns, 32 if kind == "unit" else 64)
