@@ -69,9 +69,10 @@ def accumulate(product, y, matrix, part, EXACT: tl.constexpr):
     if EXACT:
         high = (y.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
         w_low = tl.load(matrix + part)
-        product = tl.dot(y - high, w, product, input_precision="tf32")
-        product = tl.dot(high, w_low, product, input_precision="tf32")
-        product = tl.dot(high, w, product, input_precision="tf32")
+        # The tensor cores truncate what they sum up: a sum of few terms, added to the rest by the float32 unit.
+        terms = tl.dot(y - high, w, input_precision="tf32")
+        terms = tl.dot(high, w_low, terms, input_precision="tf32")
+        product += tl.dot(high, w, terms, input_precision="tf32")
     else:
         product = tl.dot(y.to(w.dtype), w, product)
     return product
