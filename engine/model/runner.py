@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from engine.errors import CheckpointError, ConfigError, InvalidRequest
 from engine.messages import ModelInfo
 from engine.model import checkpoint as ckpt
 from engine.model.checkpoint import Checkpoint
+from engine.model.gpu_codec import gpu_codec
 from engine.model.kernels.build import BuildError
 from engine.model.llama import TorchLlama
 from engine.model.native import NativeLlama, supports
@@ -134,12 +136,19 @@ class ModelRunner:
         slots = [_slot(sequence) for sequence in sequences]
         starts = [sequence.frames + first for sequence in sequences]
         totals = [sequence.frames if ended else NO_END for sequence in sequences]
-        samples = self.codec.decode(slots, codes, starts, totals, [sequence.chunk_seed for sequence in sequences])
-        pcm = (samples * 32767.0).round().clamp(-32768, 32767).to(torch.int16).cpu().numpy()
+        pcm = self._pcm(slots, codes, starts, totals, [sequence.chunk_seed for sequence in sequences])
         kept = [
             window(s, codes.shape[1], self.codec.lag, t if ended else None) for s, t in zip(starts, totals, strict=True)
         ]
         return [row[w.skip : w.skip + w.keep].astype("<i2").tobytes() for row, w in zip(pcm, kept, strict=True)]
+
+    def _pcm(self, *arguments: Any) -> np.ndarray:
+        """The codec's samples as int16 [B, frames * 2048]; a GPU's kernels make them so themselves."""
+        begin = getattr(self.codec, "begin", None)
+        if begin:
+            return begin(*arguments).pcm()
+        samples = self.codec.decode(*arguments)
+        return (samples * 32767.0).round().clamp(-32768, 32767).to(torch.int16).numpy(force=True)
 
     def _warm_up(self) -> None:
         """A few frames through every path that a request takes."""
@@ -212,11 +221,11 @@ def _models(
         raise ConfigError("cpu_kernel", f"the native kernel cannot be used: {reason}")
     if device.type == "cpu" and weights.embed.dtype != torch.float32:
         weights = weights.to(torch.float32)
-    return (
-        TorchLlama(shape, weights, layout, slots, context),
-        TorchSnac(layers, tables, slots, device, torch.float32),
-        name,
-    )
+    if device.type == "cuda":
+        decoder = gpu_codec(layers, tables, slots, device, config.codec_dtype)
+    else:
+        decoder = TorchSnac(layers, tables, slots, device, torch.float32)
+    return TorchLlama(shape, weights, layout, slots, context), decoder, name
 
 
 def _no_native(config: EngineConfig, device: torch.device, fits: bool) -> str | None:

@@ -170,9 +170,7 @@ def _noise(values: Tensor, block: int, alpha: Tensor, stage: _Stage, numbers: _N
     def run(work: Work) -> None:
         tile = pick("noise", work.places.shape[1] * stage.columns, matrix)
         target, seeds = work.rings[stage.ring + 1], work.places[3]
-        add_noise(
-            work.scratch, target, *work.rows, seeds, matrix, next_alpha, block, stage.columns, stage.offset, tile
-        )
+        add_noise(work.scratch, target, *work.rows, seeds, matrix, next_alpha, block, stage.columns, stage.offset, tile)
 
     return run
 

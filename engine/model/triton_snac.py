@@ -19,8 +19,8 @@ from torch import Tensor
 from engine.model.kernels.columns import Ring
 from engine.model.kernels.snac_lookup import CODE_OF_LATENT, lookup
 from engine.model.snac import lag_of
-from engine.model.snac_layers import SnacLayer
 from engine.model.snac_launches import Work, launches, make_rings, scratch_columns
+from engine.model.snac_layers import SnacLayer
 from engine.prompt import FRAME_TOKENS
 from engine.windows import SAMPLES_PER_FRAME
 
@@ -55,6 +55,7 @@ class TritonSnac:
         noise: bool = True,
     ) -> None:  # fmt: skip
         self.lag = lag_of(layers)
+        self.dtype = dtype
         self._device = device
         self._spare = slots
         self._tables = [table.to(device, torch.float32).contiguous() for table in tables]
@@ -72,10 +73,8 @@ class TritonSnac:
 
     def warm_up(self) -> None:
         """Compiles the kernels and captures a graph for every batch size, so that no request waits for it."""
-        if self._stream is None:
-            return
-        for bucket in reversed(self._buckets):
-            self._graph(self._batches[bucket])
+        for bucket in reversed(self._buckets if self._stream else []):
+            self.graph(bucket)
 
     def decode(self, slots: list[int], codes: Tensor, start: list[int], total: list[int], seeds: list[int]) -> Tensor:
         """Pushes codes int [B, frames, 7] that follow `start` earlier frames; -> float32 [B, frames * 2048].
@@ -106,6 +105,24 @@ class TritonSnac:
                 done.record(self._stream)
         return PendingSpeech(pcm, done)
 
+    def graph(self, rows: int) -> torch.cuda.CUDAGraph:
+        """What decodes a frame of this many rows; compiled and captured when it is first asked for."""
+        batch = self._batch(rows)
+        bucket = batch.codes.shape[0]
+        if bucket not in self._graphs:
+            assert self._stream is not None
+            with torch.cuda.stream(self._stream):
+                self._launch(batch)  # compiles; a frame that is decoded twice leaves what one decode leaves
+            self._stream.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._launch(batch)
+            self._graphs[bucket] = graph
+        return self._graphs[bucket]
+
+    def _batch(self, rows: int) -> _Batch:
+        return self._batches[self._buckets[bisect_left(self._buckets, rows)]]
+
     @contextmanager
     def _beside(self, *shared: Tensor) -> Iterator[None]:
         """On the codec's stream, after what the caller's stream has been given so far."""
@@ -126,7 +143,7 @@ class TritonSnac:
         rows, frames = codes.shape[:2]
         if max(start) + frames > MAX_FRAMES:
             raise ValueError(f"an utterance has at most {MAX_FRAMES} frames")
-        batch = self._batches[self._buckets[bisect_left(self._buckets, rows)]]
+        batch = self._batch(rows)
         places = self._places(batch, frames, slots, start, total, seeds)
         for frame in range(frames):
             batch.work.places.copy_(places[frame], non_blocking=True)
@@ -134,7 +151,7 @@ class TritonSnac:
             if self._stream is None:
                 self._launch(batch)
             else:
-                self._graph(batch).replay()
+                self.graph(rows).replay()
             yield frame, batch.work
 
     def _places(
@@ -148,19 +165,6 @@ class TritonSnac:
         rows[:, 1, : len(slots)] += np.arange(frames)[:, None]
         places = torch.from_numpy(rows)
         return places if self._stream is None else places.pin_memory()
-
-    def _graph(self, batch: _Batch) -> torch.cuda.CUDAGraph:
-        bucket = batch.codes.shape[0]
-        if bucket not in self._graphs:
-            assert self._stream is not None
-            with torch.cuda.stream(self._stream):
-                self._launch(batch)  # compiles
-            self._stream.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=self._stream):
-                self._launch(batch)
-            self._graphs[bucket] = graph
-        return self._graphs[bucket]
 
     def _launch(self, batch: _Batch) -> None:
         lookup(batch.codes, self._code_of_latent, self._tables, self._rings[0].snaked, *batch.work.rows)

@@ -1,22 +1,15 @@
-"""Each of the codec's Triton kernels against its torch reference, and all together against snac's whole decode.
+"""Each of the codec's Triton kernels against its torch reference, over rings full of what must not be heard.
 
 On the GPU where there is one, else on the CPU under Triton's interpreter.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 
 pytest.importorskip("triton")
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from engine.model.kernels.columns import Ring, matrix_parts, read_columns, whole_matrix
 from engine.model.kernels.snac_lookup import CODE_OF_LATENT, lookup, lookup_reference
@@ -25,11 +18,7 @@ from engine.model.kernels.snac_output import output, output_reference
 from engine.model.kernels.snac_unit import UnitWeights, unit, unit_reference
 from engine.model.kernels.snac_upsample import upsample, upsample_reference, upsample_weights
 from engine.model.kernels.tiles import Tile
-from engine.model.snac import NO_END
-from engine.model.snac_launches import supports
-from engine.model.triton_snac import MAX_FRAMES, TritonSnac
-from engine.windows import SAMPLES_PER_FRAME, window
-from tests.engine.codec import Codec, stream
+from engine.model.triton_snac import MAX_FRAMES
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
@@ -95,9 +84,7 @@ def test_a_residual_unit(dtype: torch.dtype, dilation: int) -> None:
     unit(source, target, *ROWS, weights, COLUMNS, OFFSET, dilation, Tile(64, 32, 32))
     assert source.plain is not None
     assert target.plain is not None
-    windows = [
-        read_columns(ring, *ROWS, COLUMNS, 6 * dilation, OFFSET) for ring in (source.snaked, source.plain)
-    ]
+    windows = [read_columns(ring, *ROWS, COLUMNS, 6 * dilation, OFFSET) for ring in (source.snaked, source.plain)]
     plain, snaked = unit_reference(*windows, weights, dilation)
     assert_close(written(target.plain, COLUMNS), plain, dtype)
     assert_close(written(target.snaked, COLUMNS), snaked, dtype)
@@ -173,117 +160,3 @@ def test_a_matrix_in_two_halves_is_the_matrix() -> None:
     parts = matrix_parts(matrix, torch.float32)
     assert torch.equal(whole_matrix(parts), matrix)
     assert torch.equal(parts[0].view(torch.int32) & 0x1FFF, torch.zeros(16, 32, dtype=torch.int32, device=DEVICE))
-
-
-# ---- the whole decoder
-
-
-@pytest.fixture(scope="module")
-def codec(kernel_cache: Path) -> Codec:
-    """The smallest whose channels fill the tensor cores' tiles."""
-    return Codec(256, kernel_cache)
-
-
-@pytest.fixture(scope="module")
-def build(codec: Codec) -> Callable[..., TritonSnac]:
-    """`build(slots)` on the device that the tests run on."""
-
-    def made(slots: int = 1, dtype: torch.dtype = torch.float32, noise: bool = True) -> TritonSnac:
-        return TritonSnac(codec.layers, codec.tables, slots, DEVICE, dtype, noise=noise)
-
-    return made
-
-
-def random_codes(frames: int, seed: int = 0) -> Tensor:
-    return torch.randint(4096, (frames, 7), generator=torch.Generator().manual_seed(seed), dtype=torch.int32)
-
-
-def noise_ratio(heard: Tensor, expected: Tensor) -> float:
-    """Decibels."""
-    error = (heard.double().cpu() - expected.double()).square().sum()
-    return float(10 * torch.log10(expected.double().square().sum() / error))
-
-
-def test_one_frame_equals_the_whole_decode(codec: Codec, build: Callable[..., TritonSnac]) -> None:
-    decoder, codes = build(slots=2), random_codes(1)
-    decoder.warm_up()
-    heard = stream(decoder, codes.to(DEVICE), [1], seed=-5, slot=1)
-    expected = codec.whole(codes, seed=-5)
-    assert heard.shape == expected.shape == (SAMPLES_PER_FRAME,)
-    assert float(expected.std()) > 0.1
-    assert noise_ratio(heard, expected) >= 100
-
-
-def test_a_small_codec_is_not_supported(codec: Codec, kernel_cache: Path) -> None:
-    assert supports(codec.layers)
-    assert not supports(Codec(64, kernel_cache).layers)
-
-
-def test_an_utterance_has_an_end(build: Callable[..., TritonSnac]) -> None:
-    with pytest.raises(ValueError, match="frames"):
-        build().decode([0], random_codes(1)[None].to(DEVICE), [MAX_FRAMES], [NO_END], [0])
-
-
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not ON_GPU, reason="no CUDA device")]
-
-
-class TestOnGpu:
-    """What takes too long under the interpreter."""
-
-    pytestmark = gpu
-
-    @pytest.mark.parametrize("noise", [True, False], ids=["noise", "quiet"])
-    @pytest.mark.parametrize("cuts", [[11], [1] * 11, [3, 1, 7]], ids=str)
-    def test_every_cut_equals_the_whole_decode(
-        self, codec: Codec, build: Callable[..., TritonSnac], cuts: list[int], noise: bool
-    ) -> None:
-        codes = random_codes(11)
-        heard = stream(build(3, noise=noise), codes.to(DEVICE), cuts, seed=9, slot=2)
-        assert noise_ratio(heard, codec.whole(codes, seed=9 if noise else None)) >= 100
-
-    @pytest.mark.parametrize(("dtype", "decibels"), [(torch.float16, 55), (torch.bfloat16, 40)], ids=str)
-    def test_half_precision(
-        self, codec: Codec, build: Callable[..., TritonSnac], dtype: torch.dtype, decibels: float
-    ) -> None:
-        codes = random_codes(20)
-        heard = stream(build(dtype=dtype), codes.to(DEVICE), [1] * 20, seed=1)
-        assert noise_ratio(heard, codec.whole(codes, seed=1)) >= decibels
-
-    def test_a_slot_that_an_utterance_left_is_clean(self, build: Callable[..., TritonSnac]) -> None:
-        codes, decoder = random_codes(5).to(DEVICE), build()
-        expected = stream(decoder, codes, [1] * 5, seed=3)
-        for left_after in (1, 2, 3, 7):
-            for at in range(left_after):
-                decoder.decode([0], random_codes(1, seed=at)[None].to(DEVICE), [at], [NO_END], [9])
-            assert torch.equal(stream(decoder, codes, [1] * 5, seed=3), expected)
-
-    @pytest.mark.parametrize("count", [2, 5, 16, 37])
-    def test_rows_of_a_batch_equal_the_rows_alone(self, build: Callable[..., TritonSnac], count: int) -> None:
-        codes = torch.stack([random_codes(4, seed=row) for row in range(count)]).to(DEVICE)
-        decoder, slots = build(count + 3), [(row * 7 + 2) % (count + 3) for row in range(count)]
-        slots = list(dict.fromkeys(slots)) if len(set(slots)) == count else list(range(count))
-        together = torch.cat(
-            [
-                decoder.decode(slots, codes[:, at : at + 1], [at] * count, [NO_END] * count, list(range(count)))
-                for at in range(4)
-            ],
-            dim=1,
-        )
-        kept = window(0, 4, decoder.lag)
-        alone = build()
-        for row in range(count):
-            expected = stream(alone, codes[row], [1] * 4, seed=row)[: kept.keep]
-            torch.testing.assert_close(together[row, kept.skip :], expected, atol=1e-5, rtol=0)
-
-    def test_pcm_beside_other_work_is_the_samples(self, build: Callable[..., TritonSnac]) -> None:
-        decoder, plain = build(4), build(4)
-        work = random(2048, 2048)
-        for at in range(6):
-            codes = torch.stack([random_codes(1, seed=10 * at + row) for row in range(3)]).to(DEVICE)
-            arguments: Any = ([2, 0, 3], codes, [at] * 3, [NO_END] * 3, [1, 2, 3])
-            pending = decoder.begin(*arguments)
-            codes = codes + 1  # the caller's buffer goes back to the allocator while the codec may still read it
-            for _ in range(20):
-                work = work @ work / 50
-            expected = (plain.decode(*arguments) * 32767).round().to(torch.int16)
-            assert torch.equal(torch.from_numpy(pending.pcm()), expected.cpu())

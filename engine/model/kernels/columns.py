@@ -1,4 +1,4 @@
-"""Where a codec kernel's rows stand in the rings of activations, and what all its kernels compute: snake and product.
+"""Where a codec kernel's rows stand in the rings of activations, and what the kernels share: snake and product.
 
 A ring [slots, ring columns, channels] keeps the last columns that were pushed into a layer; column c lies at c modulo
 the ring's length. Each frame pushes COLUMNS of them, so frame f's first is f * COLUMNS, and its position in the
@@ -30,7 +30,7 @@ class Ring:
 
 @triton.jit
 def locate(rows, count, slots, starts, totals, COLUMNS: tl.constexpr):
-    """For each row of a batch x COLUMNS grid: its slot (int64), its column (int32), and the end of its utterance's positions.
+    """For each row of a batch x COLUMNS grid: its slot (int64), its column (int32), and where its utterance ends.
 
     A row past `count` has an end of 0: nothing is read for it.
     """
