@@ -62,6 +62,7 @@ def gpu_codec(layers: list[SnacLayer], tables: list[Tensor], slots: int, device:
             return fast
         if asked != "auto":
             raise ConfigError("codec_dtype", f"{asked} leaves {ratio:.1f} dB between sound and error; use float32")
+        del fast
     decoder = TritonSnac(layers, tables, slots, device, torch.float32)
     decoder.warm_up()
     return decoder

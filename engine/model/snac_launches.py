@@ -86,8 +86,8 @@ def make_rings(layers: list[SnacLayer], slots: int, device: torch.device, dtype:
         if layer.kind in (Kind.DEPTHWISE, Kind.UPSAMPLE, Kind.RESIDUAL, Kind.OUTPUT):
             history = 1 if layer.kind == Kind.UPSAMPLE else (TAPS - 1) * layer.factor
             shape = (slots, columns + history, layer.channels_in)
-            snaked, plain = (torch.zeros(shape, device=device, dtype=dtype) for _ in range(2))
-            rings.append(Ring(snaked, plain if layer.kind == Kind.RESIDUAL else None))
+            snaked = torch.zeros(shape, device=device, dtype=dtype)
+            rings.append(Ring(snaked, torch.zeros_like(snaked) if layer.kind == Kind.RESIDUAL else None))
         if layer.kind == Kind.UPSAMPLE:
             columns *= layer.factor
     return rings

@@ -7,6 +7,9 @@ zero for a position outside of [0, total * COLUMNS), which is the layer's own ze
 hides what an earlier utterance left in the slot.
 """
 
+# Triton's kernels are Python in form only.
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,5 +1,8 @@
 """A frame's seven codes to its four latents: three table rows each, summed into the first layer's ring."""
 
+# Triton's kernels are Python in form only.
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import torch

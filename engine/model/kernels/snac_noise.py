@@ -3,6 +3,9 @@
 It writes its sums as they are and with the next layer's snake applied.
 """
 
+# Triton's kernels are Python in form only.
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import torch

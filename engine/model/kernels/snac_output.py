@@ -1,5 +1,8 @@
 """The decoder's end: a convolution of seven taps to one channel, tanh, and the sample as a 16-bit integer."""
 
+# Triton's kernels are Python in form only.
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import torch

@@ -5,6 +5,9 @@ what it writes, and writes the plain values too where the next layer adds them. 
 decoder's entry: a depthwise convolution and a matrix. The taps are gathered while the product runs over the channels.
 """
 
+# Triton's kernels are Python in form only.
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -4,6 +4,9 @@ Output s * i + j sees inputs i and i - 1 alone: x[i] @ W[j] + x[i - 1] @ W[s + j
 the s outputs of an input are one row of [.., 2 * in] @ [2 * in, s * out].
 """
 
+# Triton's kernels are Python in form only.
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
