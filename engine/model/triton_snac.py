@@ -93,7 +93,11 @@ class TritonSnac:
     def begin(
         self, slots: list[int], codes: Tensor, start: list[int], total: list[int], seeds: list[int]
     ) -> PendingSpeech:
-        """As `decode`, to 16-bit PCM in host memory, without waiting for it. Calls take effect in their order."""
+        """As `decode`, to 16-bit PCM in host memory, without waiting for it. Calls take effect in their order.
+
+        It begins after what the caller's current stream holds by now: codes that have landed are best handed over on
+        another stream than the language model's, else they would wait for the frame that is already launched there.
+        """
         rows, frames = len(slots), codes.shape[1]
         cuda = self._stream is not None
         pcm = torch.empty(frames, rows, SAMPLES_PER_FRAME, dtype=torch.int16, pin_memory=cuda)
