@@ -39,6 +39,9 @@ class Settings(BaseModel):
     codec_revision: str | None = Field(EngineConfig.codec_revision, description="revision of the codec on the hub")
     device: str = Field(EngineConfig.device, description="auto, cpu, cuda or cuda:N")
     dtype: str = Field(EngineConfig.dtype, description="auto, float32 or bfloat16")
+    codec_dtype: str = Field(
+        EngineConfig.codec_dtype, description="the codec on a GPU: auto, float32, float16 or bfloat16"
+    )
     load_format: str = Field(EngineConfig.load_format, description="auto, or dummy: random weights of a known shape")
     max_concurrency: int = Field(EngineConfig.max_concurrency, description="requests that are spoken at once")
     max_queue: int = Field(EngineConfig.max_queue, description="requests that may wait for a place")

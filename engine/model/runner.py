@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from engine.messages import ModelInfo
 from engine.model import checkpoint as ckpt
 from engine.model.checkpoint import Checkpoint
 from engine.model.flight import Flight
+from engine.model.gpu_codec import gpu_codec
 from engine.model.kernels.build import BuildError
 from engine.model.llama import TorchLlama
 from engine.model.memory import check_room, slot_bytes
@@ -158,8 +160,7 @@ class ModelRunner:
         slots = [_slot(sequence) for sequence in sequences]
         starts = [sequence.frames + first for sequence in sequences]
         totals = [sequence.frames if ended else NO_END for sequence in sequences]
-        samples = self.codec.decode(slots, codes, starts, totals, [sequence.chunk_seed for sequence in sequences])
-        pcm = (samples * 32767.0).round().clamp(-32768, 32767).to(torch.int16).cpu().numpy()
+        pcm = self._pcm(slots, codes, starts, totals, [sequence.chunk_seed for sequence in sequences])
         kept = [
             window(s, codes.shape[1], self.codec.lag, t if ended else None) for s, t in zip(starts, totals, strict=True)
         ]
@@ -168,6 +169,14 @@ class ModelRunner:
     def _beside(self) -> AbstractContextManager[object]:
         """Work on the codec's stream, if there is one. What it reads has landed, and its results are waited for."""
         return torch.cuda.stream(self._codec_stream) if self._codec_stream else nullcontext()
+
+    def _pcm(self, *arguments: Any) -> np.ndarray:
+        """The codec's samples as int16 [B, frames * 2048]; a GPU's kernels make them so themselves."""
+        begin = getattr(self.codec, "begin", None)
+        if begin:
+            return begin(*arguments).pcm()
+        samples = self.codec.decode(*arguments)
+        return (samples * 32767.0).round().clamp(-32768, 32767).to(torch.int16).numpy(force=True)
 
     def _warm_up(self) -> None:
         """A few frames through every path that a request takes."""
@@ -244,14 +253,14 @@ def _models(
         weights = weights.to(torch.float32)
     if device.type == "cuda":
         check_room(slots, slot_bytes(shape, context, weights.embed.dtype), torch.cuda.mem_get_info(device)[0])
+    if device.type == "cuda" and config.gpu_kernel != "torch":
+        decoder = gpu_codec(layers, tables, slots, device, config.codec_dtype)
+    else:
+        decoder = TorchSnac(layers, tables, slots, device, torch.float32)
     graphs = _graphs(config, shape, device)
-    return (
-        graphs(shape, weights, layout, slots, context, config.batch_invariant)
-        if graphs
-        else TorchLlama(shape, weights, layout, slots, context),
-        TorchSnac(layers, tables, slots, device, torch.float32),
-        name,
-    )
+    if graphs:
+        return graphs(shape, weights, layout, slots, context, config.batch_invariant), decoder, name
+    return TorchLlama(shape, weights, layout, slots, context), decoder, name
 
 
 def _graphs(config: EngineConfig, shape: LlamaShape, device: torch.device) -> Any:
