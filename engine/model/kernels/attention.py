@@ -5,7 +5,7 @@ position, and the last program of a head merges what all found. Lengths are read
 """
 
 # Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
-# pyright: reportMissingImports=false, reportIndexIssue=false
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import math

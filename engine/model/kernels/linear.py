@@ -4,7 +4,8 @@ A row's result depends on that row alone, and on the tile, never on how many row
 """
 
 # Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
-# pyright: reportMissingImports=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportReturnType=false
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 from dataclasses import dataclass

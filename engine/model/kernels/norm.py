@@ -1,7 +1,7 @@
 """What stands between library matrix products when a batch is large: RMS norm and the gated activation."""
 
 # Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
-# pyright: reportMissingImports=false, reportIndexIssue=false
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import triton

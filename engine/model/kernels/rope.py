@@ -1,7 +1,7 @@
 """A prompt's queries and keys turned to their positions, its keys and values written into a slot's cache."""
 
 # Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
-# pyright: reportMissingImports=false, reportIndexIssue=false
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import triton

@@ -4,7 +4,8 @@ It asks for them before the previous kernel has finished, so that memory stays b
 """
 
 # Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
-# pyright: reportMissingImports=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportReturnType=false
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import triton
