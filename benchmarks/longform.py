@@ -175,8 +175,9 @@ def main() -> None:
     if not args.heard and not args.url:
         parser.error("--url or --heard")
     text = args.text.read_text(encoding="utf-8")
-    report: dict[str, object] = {"characters": len(text), "voice": args.voice, "seed": args.seed}
+    report: dict[str, object] = {"characters": len(text)}
     if not args.heard:
+        report |= {"voice": args.voice, "seed": args.seed}
         samples, stream = speak(args.url, text, args.voice, args.seed)
         write_wav(args.wav, samples)
         report["played"] = asdict(stream)
