@@ -52,6 +52,9 @@ class Settings(BaseModel):
     codec_revision: str | None = Field(EngineConfig.codec_revision, description="revision of the codec on the hub")
     device: str = Field(EngineConfig.device, description="auto, cpu, cuda or cuda:N")
     dtype: str = Field(EngineConfig.dtype, description="auto, float32 or bfloat16")
+    codec_dtype: str = Field(
+        EngineConfig.codec_dtype, description="the codec on a GPU: auto, float32, float16 or bfloat16"
+    )
     load_format: str = Field(EngineConfig.load_format, description="auto, or dummy: random weights of a known shape")
     max_concurrency: int = Field(EngineConfig.max_concurrency, description="requests that are spoken at once")
     max_queue: int = Field(EngineConfig.max_queue, description="requests that may wait for a place")
@@ -60,6 +63,10 @@ class Settings(BaseModel):
         EngineConfig.repetition_window, description="audio codes that the repetition penalty looks back on"
     )
     cpu_kernel: str = Field(EngineConfig.cpu_kernel, description="auto, native or torch")
+    gpu_kernel: str = Field(EngineConfig.gpu_kernel, description="auto, triton or torch")
+    batch_invariant: bool = Field(
+        EngineConfig.batch_invariant, description="on a GPU: a seed gives the same audio in any batch; slower"
+    )
     cpu_threads: int | None = Field(EngineConfig.cpu_threads, description="threads of the CPU path")
     cache: str | None = Field(EngineConfig.cache, description="folder of compiled kernels; none: ~/.cache/lyre")
     max_restarts: int = Field(EngineConfig.max_restarts, description="deaths of the engine before the server ends")

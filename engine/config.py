@@ -13,7 +13,9 @@ DEMO_CHECKPOINT: Final = Path(__file__).resolve().parent.parent / "demo" / "chec
 _DEVICE: Final = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 DTYPES: Final = ("auto", "float32", "bfloat16")
 LOAD_FORMATS: Final = ("auto", "dummy")
+CODEC_DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
 CPU_KERNELS: Final = ("auto", "native", "torch")
+GPU_KERNELS: Final = ("auto", "triton", "torch")
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,11 @@ class EngineConfig:
 
     `model` and `codec` are hub ids, local folders, or (with `load_format="dummy"`) names of known shapes.
     `model=None` takes the bundled demo voice; `codec=None` takes the codec that belongs to the model.
-    `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text. `cpu_threads`
-    (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default: ~/.cache/lyre).
+    `codec_dtype` is the codec's arithmetic on a GPU: auto is float16 if that is not heard. On the CPU it is float32.
+    `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text.
+    `batch_invariant`: on a GPU, too, a seed gives the same codes alone and in any batch, at some cost in speed.
+    `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default:
+    ~/.cache/lyre).
     """
 
     model: str | None = None
@@ -32,12 +37,15 @@ class EngineConfig:
     codec_revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    codec_dtype: str = "auto"
     load_format: str = "auto"
     max_concurrency: int = 16
     max_queue: int = 16
     max_context: int = 2560
     repetition_window: int | None = None
     cpu_kernel: str = "auto"
+    gpu_kernel: str = "auto"
+    batch_invariant: bool = False
     cpu_threads: int | None = None
     cache: str | None = None
     max_restarts: int = 3
@@ -46,8 +54,10 @@ class EngineConfig:
         if not _DEVICE.fullmatch(self.device):
             raise ConfigError("device", f"{self.device!r} is not auto, cpu, cuda or cuda:N")
         _choice("dtype", self.dtype, DTYPES)
+        _choice("codec_dtype", self.codec_dtype, CODEC_DTYPES)
         _choice("load_format", self.load_format, LOAD_FORMATS)
         _choice("cpu_kernel", self.cpu_kernel, CPU_KERNELS)
+        _choice("gpu_kernel", self.gpu_kernel, GPU_KERNELS)
         _at_least("max_concurrency", self.max_concurrency, 1)
         _at_least("max_queue", self.max_queue, 0)
         _at_least("max_context", self.max_context, 256)

@@ -48,6 +48,11 @@ class Scheduler:
         return [sequence for sequence in self._running.values() if not sequence.ready]
 
     @property
+    def launchable(self) -> list[Sequence]:
+        """Those that may need a further frame, in slot order."""
+        return [sequence for sequence in self.running if sequence.launchable]
+
+    @property
     def waiting(self) -> int:
         """Sequences without a slot."""
         return len(self._waiting)
@@ -86,7 +91,7 @@ class Scheduler:
         """Moves on to the next chunk in the same slot (True), or ends the sequence and frees its slot (False)."""
         if sequence.chunk + 1 < len(sequence.chunks):
             sequence.chunk += 1
-            sequence.frames = sequence.prefilled = 0
+            sequence.frames = sequence.prefilled = sequence.flying = 0
             return True
         self._finish(sequence, FinishReason.LENGTH if sequence.truncated else FinishReason.STOP)
         return False

@@ -28,8 +28,9 @@ class Sequence:
     """A request's chunks are spoken one after another in one slot.
 
     `frames` counts the current chunk's frames, `tokens` all audio codes of the request, `prefilled` the tokens of the
-    current prompt that are in the cache. `held` is audio that has not been sent yet; `heard` says whether any was.
-    `quiet` is how many samples it has been silent for.
+    current prompt that are in the cache, `flying` the frames of the chunk that were launched and have not landed.
+    `held` is audio that has not been sent yet; `heard` says whether any was. `quiet` is how many samples it has been
+    silent for.
     """
 
     request_id: int
@@ -41,6 +42,7 @@ class Sequence:
     frames: int = 0
     tokens: int = 0
     prefilled: int = 0
+    flying: int = 0
     held: bytes = b""
     heard: bool = False
     quiet: int = 0
@@ -65,7 +67,14 @@ class Sequence:
     @property
     def length(self) -> int:
         """Tokens of the current chunk in the slot's cache, or about to be."""
-        return len(self.current.prompt) + 7 * self.frames
+        return len(self.current.prompt) + 7 * (self.frames + self.flying)
+
+    @property
+    def launchable(self) -> bool:
+        """Whether a further frame may be needed, whatever those in flight bring."""
+        frames, tokens = self.frames + self.flying, self.tokens + 7 * self.flying
+        spent = self.max_tokens is not None and frames > 0 and tokens + 7 > self.max_tokens
+        return self.ready and frames < self.current.max_frames and not spent
 
     @property
     def input_tokens(self) -> int:

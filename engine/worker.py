@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from dataclasses import replace
 
 import msgspec
@@ -29,10 +30,11 @@ from engine.messages import (
     Stop,
     ToEngine,
 )
+from engine.model.flight import Flight
 from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling
 from engine.pauses import pause, trailing_quiet
-from engine.scheduler import Scheduler
+from engine.scheduler import FrameResult, Scheduler
 from engine.sequence import Sequence
 from engine.windows import SAMPLES_PER_FRAME
 
@@ -72,6 +74,8 @@ class Worker:
         self._link, self._runner = link, runner
         self._scheduler = Scheduler(slots)
         self._sampling: dict[int, Sampling] = {}
+        # Frames in flight, oldest first, each with whose they are: a sequence and the number of its chunk.
+        self._flights: deque[tuple[Flight, list[tuple[Sequence, int]]]] = deque()
 
     def run(self) -> None:
         """Until `Stop`. An error in a step is fatal: every open request fails, then the process ends with it."""
@@ -84,17 +88,40 @@ class Worker:
                         self._cancel(message.request_id)
                     case Stop():
                         return
-            if not self._scheduler.idle:
+            if self._scheduler.idle:
+                self._flights.clear()
+            else:
                 self._step()
 
     def _step(self) -> None:
         self._scheduler.schedule()
         self._prefill()
-        running = [sequence for sequence in self._scheduler.running if sequence.ready]
-        frame = self._runner.decode_frame(running)
-        results = self._scheduler.postprocess(zip(running, frame.ended, strict=True))
-        for result, pcm in zip(results, self._runner.speak(results, frame.codes), strict=True):
-            self._emit(result.sequence, pcm, at_once=result.last or len(running) == 1)
+        launched = self._launch(self._scheduler.launchable)
+        if self._flights and (len(self._flights) > self._runner.ahead or not launched):
+            self._land(*self._flights.popleft())
+
+    def _launch(self, sequences: list[Sequence]) -> bool:
+        if sequences:
+            flight = self._runner.launch(sequences)
+            self._flights.append((flight, [(sequence, sequence.chunk) for sequence in sequences]))
+            for sequence in sequences:
+                sequence.flying += 1
+        return bool(sequences)
+
+    def _land(self, flight: Flight, passengers: list[tuple[Sequence, int]]) -> None:
+        """Passes on what a frame brought to those who still want it: others ended while it was in the air."""
+        ended = flight.land()
+        rows = [row for row, (s, chunk) in enumerate(passengers) if s.finish_reason is None and s.chunk == chunk]
+        for row in rows:
+            passengers[row][0].flying -= 1
+        brought = self._scheduler.postprocess((passengers[row][0], ended[row]) for row in rows)
+        results = [FrameResult(sequence, spoken=False, last=False) for sequence, _ in passengers]
+        for row, result in zip(rows, brought, strict=True):
+            results[row] = result
+        pcm = self._runner.speak(results, flight.codes)
+        for row in rows:
+            result = results[row]
+            self._emit(result.sequence, pcm[row], at_once=result.last or len(rows) == 1)
             if result.last:
                 self._go_on(result.sequence)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,10 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.tiny import TinyLlama
+
+# Without a GPU, Triton's kernels run in its interpreter. Triton asks for this once, when it is first imported.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Property tests draw the same examples everywhere and have no deadline: a slow machine is no failure.
 settings.register_profile("lyre", deadline=None, derandomize=True, database=None, max_examples=100)

@@ -1,13 +1,16 @@
-"""ModelRunner: the models, warm, behind four calls: prompt, start, decode_frame, speak. The worker's way to torch."""
+"""ModelRunner: the models, warm, behind a few calls: prompt, start, launch, speak. The worker's way to torch."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,15 +19,18 @@ from engine.errors import CheckpointError, ConfigError, InvalidRequest
 from engine.messages import ModelInfo
 from engine.model import checkpoint as ckpt
 from engine.model.checkpoint import Checkpoint
+from engine.model.flight import Flight
+from engine.model.gpu_codec import gpu_codec
 from engine.model.kernels.build import BuildError
 from engine.model.llama import TorchLlama
+from engine.model.memory import check_room, slot_bytes
 from engine.model.native import NativeLlama, supports
 from engine.model.native_snac import NativeSnac
 from engine.model.native_snac import supports as supports_codec
 from engine.model.slots import Sampling
 from engine.model.snac import NO_END, TorchSnac
 from engine.model.snac_layers import codebook_tables, snac_layers
-from engine.model.weights import LlamaWeights, load_weights, random_weights, stored_dtype
+from engine.model.weights import LlamaShape, LlamaWeights, load_weights, random_weights, stored_dtype
 from engine.prompt import FRAME_TOKENS, voice_prompt
 from engine.scheduler import FrameResult
 from engine.sequence import Chunk, Sequence
@@ -60,6 +66,9 @@ class ModelRunner:
         weights = _weights(self.checkpoint, self.device, config, progress)
         progress("loading the codec", 0.8)
         self.model, self.codec, codec_name = _models(config, self.checkpoint, weights, self.device, self.context)
+        self._launches = getattr(self.model, "launch", None)
+        # The codec's own stream: a frame's audio does not queue behind the next frame.
+        self._codec_stream = torch.cuda.Stream(self.device) if self._launches else None
         progress("warming up", 0.9)
         self._warm_up()
         self.info = ModelInfo(
@@ -98,7 +107,8 @@ class ModelRunner:
         sequence.prefilled += len(piece)
         if sequence.ready:
             self.model.state.start(slot, ids[-1], len(ids) - 1, sampling)
-            self.codec.reset(slot)
+            with self._beside():
+                self.codec.reset(slot)
 
     def start(self, sequence: Sequence, sampling: Sampling) -> None:
         """Prefills the sequence's current chunk as a whole."""
@@ -106,15 +116,30 @@ class ModelRunner:
         while not sequence.ready:
             self.prefill(sequence, sampling)
 
+    @property
+    def ahead(self) -> int:
+        """How many frames may be launched before the first of them is waited for, beyond that one."""
+        return 1 if self._launches else 0
+
+    def launch(self, sequences: list[Sequence]) -> Flight:
+        """Begins the next frame of every sequence, in one batch; later calls to the models come after it."""
+        slots = [_slot(sequence) for sequence in sequences]
+        if self._launches:
+            return self._launches(slots, MIN_FRAMES)
+        length = max(sequence.length for sequence in sequences) + FRAME_TOKENS
+        return Flight(*self.model.decode_frame(slots, length, MIN_FRAMES))
+
     def decode_frame(self, sequences: list[Sequence]) -> DecodedFrame:
         """The next frame of every sequence, in one batch."""
-        slots = [_slot(sequence) for sequence in sequences]
-        length = max(sequence.length for sequence in sequences) + FRAME_TOKENS
-        codes, ended = self.model.decode_frame(slots, length, MIN_FRAMES)
-        return DecodedFrame(codes, ended.tolist())
+        flight = self.launch(sequences)
+        return DecodedFrame(flight.codes, flight.land())
 
     def speak(self, results: list[FrameResult], codes: Tensor) -> list[bytes]:
         """The audio that a decoded frame makes ready, s16le PCM for each result (empty where none is ready yet)."""
+        with self._beside():
+            return self._speak(results, codes)
+
+    def _speak(self, results: list[FrameResult], codes: Tensor) -> list[bytes]:
         spoken = [row for row, result in enumerate(results) if result.spoken]
         pcm = [b""] * len(results)
         if spoken:
@@ -135,15 +160,28 @@ class ModelRunner:
         slots = [_slot(sequence) for sequence in sequences]
         starts = [sequence.frames + first for sequence in sequences]
         totals = [sequence.frames if ended else NO_END for sequence in sequences]
-        samples = self.codec.decode(slots, codes, starts, totals, [sequence.chunk_seed for sequence in sequences])
-        pcm = (samples * 32767.0).round().clamp(-32768, 32767).to(torch.int16).cpu().numpy()
+        pcm = self._pcm(slots, codes, starts, totals, [sequence.chunk_seed for sequence in sequences])
         kept = [
             window(s, codes.shape[1], self.codec.lag, t if ended else None) for s, t in zip(starts, totals, strict=True)
         ]
         return [row[w.skip : w.skip + w.keep].astype("<i2").tobytes() for row, w in zip(pcm, kept, strict=True)]
 
+    def _beside(self) -> AbstractContextManager[object]:
+        """Work on the codec's stream, if there is one. What it reads has landed, and its results are waited for."""
+        return torch.cuda.stream(self._codec_stream) if self._codec_stream else nullcontext()
+
+    def _pcm(self, *arguments: Any) -> np.ndarray:
+        """The codec's samples as int16 [B, frames * 2048]; a GPU's kernels make them so themselves."""
+        begin = getattr(self.codec, "begin", None)
+        if begin:
+            return begin(*arguments).pcm()
+        samples = self.codec.decode(*arguments)
+        return (samples * 32767.0).round().clamp(-32768, 32767).to(torch.int16).numpy(force=True)
+
     def _warm_up(self) -> None:
         """A few frames through every path that a request takes."""
+        if self._launches:
+            self.model.warm_up()
         chunk = self.prompt(self.checkpoint.voices[0], "Hello.")
         sequence = Sequence(request_id=-1, chunks=[chunk], seed=0, slot=0)
         self.start(sequence, Sampling(temperature=0.6, top_p=0.9, top_k=0, repetition_penalty=1.1, window=0, seed=0))
@@ -213,11 +251,35 @@ def _models(
         raise ConfigError("cpu_kernel", f"the native kernel cannot be used: {reason}")
     if device.type == "cpu" and weights.embed.dtype != torch.float32:
         weights = weights.to(torch.float32)
-    return (
-        TorchLlama(shape, weights, layout, slots, context),
-        TorchSnac(layers, tables, slots, device, torch.float32),
-        name,
-    )
+    if device.type == "cuda":
+        check_room(slots, slot_bytes(shape, context, weights.embed.dtype), torch.cuda.mem_get_info(device)[0])
+    if device.type == "cuda" and config.gpu_kernel != "torch":
+        decoder = gpu_codec(layers, tables, slots, device, config.codec_dtype)
+    else:
+        decoder = TorchSnac(layers, tables, slots, device, torch.float32)
+    graphs = _graphs(config, shape, device)
+    if graphs:
+        return graphs(shape, weights, layout, slots, context, config.batch_invariant), decoder, name
+    return TorchLlama(shape, weights, layout, slots, context), decoder, name
+
+
+def _graphs(config: EngineConfig, shape: LlamaShape, device: torch.device) -> Any:
+    """The model of Triton kernels and CUDA graphs where it can run, else None."""
+    if device.type != "cuda" or config.gpu_kernel == "torch":
+        return None
+    if find_spec("triton") is None:
+        reason = "triton is not installed"
+    else:
+        # Here, because Triton is not on every machine.
+        from engine.model.graphs import GraphLlama
+        from engine.model.graphs import supports as fits
+
+        if fits(shape):
+            return GraphLlama
+        reason = "the model's heads do not fit its blocks"
+    if config.gpu_kernel == "triton":
+        raise ConfigError("gpu_kernel", f"the Triton kernels cannot be used: {reason}")
+    return None
 
 
 def _no_native(config: EngineConfig, device: torch.device, fits: bool) -> str | None:

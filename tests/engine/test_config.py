@@ -23,6 +23,7 @@ from engine import ConfigError, EngineConfig, EngineError, InvalidRequest, Sampl
         ("device", "cuda:-1"),
         ("device", "cuda:"),
         ("dtype", "float16"),
+        ("codec_dtype", "int8"),
         ("load_format", "pickle"),
         ("cpu_kernel", "fast"),
         ("max_concurrency", 0),

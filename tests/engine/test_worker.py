@@ -100,6 +100,28 @@ def test_a_request_is_spoken_and_finished(endless: ModelRunner) -> None:
     assert tokens[-1] == 42
 
 
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_frame_launched_ahead_changes_nothing(
+    ending: ModelRunner, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    requests = [generate(i, text=SEVERAL if i == 2 else "Hi.", seed=i, max_tokens=(None, 42)[i % 2]) for i in range(5)]
+    script = [requests[:turns], [], requests[turns:]]
+    plain = run(ending, *script, slots=2)
+    monkeypatch.setattr(ModelRunner, "ahead", 1)
+    ahead = run(ending, *script, slots=2)
+    for request in requests:
+        assert ahead.pcm(request.request_id) == plain.pcm(request.request_id) != b""
+        assert ahead.end(request.request_id) == plain.end(request.request_id)
+
+
+def test_a_request_cancelled_with_a_frame_in_flight(endless: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = run(endless, [generate(2)]).pcm(2)
+    monkeypatch.setattr(ModelRunner, "ahead", 1)
+    script = run(endless, [generate(1, max_tokens=None)], [], [], [Cancel(1), generate(2)], slots=1)
+    assert script.end(1).reason == "cancelled"  # type: ignore[union-attr]
+    assert script.pcm(2) == alone
+
+
 def test_speech_that_ends_by_itself(ending: ModelRunner) -> None:
     script = run(ending, [generate(i, seed=i, max_tokens=None) for i in range(8)], slots=4)
     lengths = []

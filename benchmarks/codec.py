@@ -1,0 +1,107 @@
+"""Times the codec's decode on CUDA, at SNAC-24k's shape with random weights.
+
+    python -m benchmarks.codec --batch 1 16 64 256 --dtype float32 float16 bfloat16
+
+Milliseconds for one frame (85.3 ms of audio) of the whole batch, medians, rows at positions of their own: on the device
+(a graph's replay) and as the runner sees it (codes on the device to PCM in host memory). The ratio is between the sound
+and the difference to a float32 decode in plain torch. A table for people; the last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.serve import commit
+from engine.model.checkpoint import dummy_codec
+from engine.model.gpu_codec import signal_to_error
+from engine.model.snac import NO_END, TorchSnac
+from engine.model.snac_layers import codebook_tables, snac_layers
+from engine.model.triton_snac import TritonSnac
+from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS
+
+DEVICE = torch.device("cuda")
+WARM_UP = 5
+
+
+def median_ms(action: Callable[[], Any], times: int, wall: bool) -> float:
+    """Of the device's time for `action`, or of the host's until it is done."""
+    taken = []
+    for _ in range(WARM_UP + times):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        begin.record()
+        action()
+        end.record()
+        end.synchronize()
+        taken.append(1000 * (time.perf_counter() - began) if wall else begin.elapsed_time(end))
+    return statistics.median(taken[WARM_UP:])
+
+
+def arguments(batch: int) -> tuple[Any, ...]:
+    """A call's: rows in shuffled slots, somewhere in their utterances."""
+    generator = torch.Generator().manual_seed(batch)
+    codes = torch.randint(CODEBOOK_SIZE, (batch, 1, FRAME_TOKENS), generator=generator, dtype=torch.int32)
+    slots = torch.randperm(batch, generator=generator).tolist()
+    starts = torch.randint(0, 200, (batch,), generator=generator).tolist()
+    return slots, codes.to(DEVICE), starts, [NO_END] * batch, list(range(batch))
+
+
+def measure(decoder: TritonSnac, batch: int, times: int) -> dict[str, Any]:
+    call = arguments(batch)
+    decoder.begin(*call).pcm()
+    return {
+        "batch": batch,
+        "device_ms": round(median_ms(decoder.graph(batch).replay, times, wall=False), 3),
+        "wall_ms": round(median_ms(lambda: decoder.begin(*call).pcm(), times, wall=True), 3),
+    }
+
+
+def measure_torch(decoder: TorchSnac, batch: int, times: int) -> dict[str, Any]:
+    call = arguments(batch)
+    return {
+        "batch": batch,
+        "device_ms": round(median_ms(lambda: decoder.decode(*call), times, wall=False), 3),
+        "wall_ms": round(median_ms(lambda: decoder.decode(*call).cpu(), times, wall=True), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64, 256])
+    parser.add_argument("--dtype", nargs="+", default=["float32", "float16", "bfloat16"])
+    parser.add_argument("--times", type=int, default=30)
+    parser.add_argument("--torch", action="store_true", help="plain torch in float32, too")
+    args = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False
+    model = dummy_codec("snac-24khz")
+    tables, layers = codebook_tables(model), snac_layers(model, "snac-24khz")
+    slots = max(args.batch)
+    rows = []
+    print(f"{'decoder':<18}{'batch':>6}{'device ms':>11}{'wall ms':>9}{'ratio dB':>10}")
+    for name in [*(["torch float32"] if args.torch else []), *args.dtype]:
+        exact = TorchSnac(layers, tables, 1, DEVICE, torch.float32)
+        if name == "torch float32":
+            plain = TorchSnac(layers, tables, slots, DEVICE, torch.float32)
+            measured, ratio = [measure_torch(plain, batch, args.times) for batch in args.batch], None
+        else:
+            decoder = TritonSnac(layers, tables, slots, DEVICE, getattr(torch, name))
+            ratio = round(signal_to_error(decoder, exact, DEVICE), 1)
+            measured = [measure(decoder, batch, args.times) for batch in args.batch]
+        for row in measured:
+            rows.append({"decoder": name, **row, "ratio_db": ratio})
+            shown = "" if ratio is None else f"{ratio:.1f}"
+            print(f"{name:<18}{row['batch']:>6}{row['device_ms']:>11.3f}{row['wall_ms']:>9.3f}{shown:>10}", flush=True)
+    about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "commit": commit()}
+    print(json.dumps({**about, "times": args.times, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Times the language model's decode step on CUDA, at a named shape with random weights.
+
+    python -m benchmarks.decode --batch 1 16 64 256 --context 500 --kernel triton torch
+
+Milliseconds a token for the whole batch, a frame's time over seven, sampling included, medians, the positions around
+`--context`. `step_ms`: frame after frame, each launched before the last has landed, as the server does it (with plain
+torch, whose host is slower than the device, one after the other). `lone_ms`: one frame from its launch to its landing.
+The limit is what the bytes and operations take at the card's own speed: weights (or operations, whichever takes longer)
+and then keys and values. A table for people; the last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from benchmarks.serve import commit
+from engine.model.checkpoint import dummy_checkpoint
+from engine.model.graphs import GraphLlama
+from engine.model.llama import TorchLlama
+from engine.model.slots import Sampling
+from engine.model.weights import HEAD_ROWS, LlamaShape, random_weights
+from engine.prompt import FRAME_TOKENS
+
+DEVICE = torch.device("cuda")
+NEVER = 10**6  # frames before speech may end
+
+
+def copy_speed() -> float:
+    """Bytes a second of a device copy, read and written."""
+    source = torch.empty(2**31, dtype=torch.uint8, device=DEVICE).random_()
+    target = torch.empty_like(source)
+    return 2 * source.numel() / min(timed(lambda: target.copy_(source), lambda: None, 10))
+
+
+def product_speed() -> float:
+    """Operations a second of a large bf16 product."""
+    a = torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16)
+    return 2 * 8192**3 / statistics.median(timed(lambda: a @ a, lambda: None, 10))
+
+
+def timed(action: Callable[[], Any], prepare: Callable[[], Any], times: int) -> list[float]:
+    """Seconds on the device of each run after three for warming up."""
+    taken = []
+    for _ in range(3 + times):
+        prepare()
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        action()
+        end.record()
+        end.synchronize()
+        taken.append(begin.elapsed_time(end) / 1000)
+    return taken[3:]
+
+
+def limit(shape: LlamaShape, batch: int, context: int, size: int, copy: float, product: float) -> float:
+    """Seconds that a step takes at least."""
+    heads = (2 * shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    weights = shape.layers * shape.hidden * (heads + 3 * shape.intermediate) + HEAD_ROWS * shape.hidden
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * size * batch * context
+    return max(weights * size / copy, 2 * weights * batch / product) + cache / copy
+
+
+def start(model: GraphLlama | TorchLlama, batch: int, context: int) -> Callable[[], Any]:
+    """Puts `batch` streams at `context`; -> what puts them back there."""
+    for cache in (model.keys, model.values):
+        cache.normal_()
+    for slot in range(batch):
+        model.state.start(slot, model.layout.first_audio, context, Sampling(0.6, 0.9, 0, 1.1, 0, slot))
+    return lambda: model.state.position[:batch].fill_(context - FRAME_TOKENS // 2)
+
+
+def in_a_row(model: GraphLlama, slots: list[int], back: Callable[[], Any], times: int) -> list[float]:
+    """Seconds from the end of one frame to the end of the next, with one more always launched ahead."""
+    ends, flight = [], None
+    for _ in range(4 + times):
+        back()
+        last, flight = flight, model.launch(slots, NEVER)
+        ends.append(torch.cuda.Event(enable_timing=True))
+        ends[-1].record()
+        if last is not None:
+            last.land()
+    torch.cuda.synchronize()
+    return [a.elapsed_time(b) / 1000 for a, b in pairwise(ends[3:])]
+
+
+def measure(model: GraphLlama | TorchLlama, batch: int, context: int, times: int) -> dict[str, Any]:
+    back = start(model, batch, context)
+    slots = list(range(batch))
+    lone = timed(lambda: model.decode_frame(slots, context + 2 * FRAME_TOKENS, NEVER), back, times)
+    steps = in_a_row(model, slots, back, times) if isinstance(model, GraphLlama) else lone
+    return {
+        "kernel": model.name,
+        "batch": batch,
+        "context": context,
+        "step_ms": round(1000 * statistics.median(steps) / FRAME_TOKENS, 3),
+        "lone_ms": round(1000 * statistics.median(lone) / FRAME_TOKENS, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="orpheus-3b")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64, 256])
+    parser.add_argument("--context", type=int, nargs="+", default=[500])
+    parser.add_argument("--kernel", nargs="+", default=["triton"], choices=["triton", "torch"])
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--frames", type=int, default=30)
+    args = parser.parse_args()
+    checkpoint, dtype = dummy_checkpoint(args.model), getattr(torch, args.dtype)
+    copy, product = copy_speed(), product_speed()
+    weights = random_weights(checkpoint.shape, checkpoint.layout, DEVICE, dtype, seed=0)
+    room = max(args.context) + 64
+    rows = []
+    for kernel in args.kernel:
+        build = GraphLlama if kernel == "triton" else TorchLlama
+        began = time.perf_counter()
+        model = build(checkpoint.shape, weights, checkpoint.layout, max(args.batch), room)
+        for batch in args.batch:
+            for context in args.context:
+                row = measure(model, batch, context, args.frames if kernel == "triton" else 5)
+                least = 1000 * limit(checkpoint.shape, batch, context, dtype.itemsize, copy, product)
+                rows.append({**row, "limit_ms": round(least, 3), "share": round(least / row["step_ms"], 3)})
+        print(f"{kernel}: {time.perf_counter() - began:.1f} s with graphs, compiling and measuring")
+        del model
+        torch.cuda.empty_cache()
+    print("  ".join(f"{name:>10}" for name in rows[0]))
+    for row in rows:
+        print("  ".join(f"{value!s:>10}" for value in row.values()))
+    device = {"name": torch.cuda.get_device_name(), "copy_tb_s": copy / 1e12, "product_tflop_s": product / 1e12}
+    print(json.dumps({"commit": commit(), "torch": torch.__version__, "device": device, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""A frame between its launch and its landing: on a GPU the host is free meanwhile, on a CPU there is no meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Flight:
+    """codes int32 [B, 7] on the device; `ended` [B] on the CPU, zero for a row that speaks on, valid once `done`."""
+
+    codes: Tensor
+    ended: Tensor
+    done: torch.cuda.Event | None = None
+
+    def land(self) -> list[bool]:
+        """Waits for the frame; -> for each row whether its speech ended instead. `codes` are there from now on."""
+        if self.done is not None:
+            self.done.synchronize()
+        return self.ended.bool().tolist()

@@ -1,0 +1,201 @@
+"""One token for every row of a batch in Triton kernels, on buffers that stay where they are: what a CUDA graph holds.
+
+Few rows: five kernels a layer, with norm, rotation, cache writes, activation and residual inside them. Many rows:
+library matrix products with kernels between them. Equal to engine.model.llama.TorchLlama.step to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.model.kernels.attention import attend, scratch_sizes
+from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, parts
+from engine.model.kernels.norm import gate, rms_norm
+from engine.model.kernels.sampling import Embedding
+from engine.model.slots import SlotState
+from engine.model.weights import HEAD_ROWS, LlamaShape, LlamaWeights
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How attention is cut: `splits` programs share a head's keys, `block` of them at a time."""
+
+    splits: int = 1
+    block: int = 64
+    warps: int = 4
+    stages: int = 2
+    policy: str = ""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The cut of every product of a step."""
+
+    qkv: Tile
+    attn_out: Tile
+    gate_up: Tile
+    down: Tile
+    head: Tile
+
+    def __post_init__(self) -> None:
+        # Attention reads positions and old keys before it waits: it may only start once qkv's own wait is over.
+        assert self.qkv.lead > 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How batches of up to `rows` rows are computed; without tiles, by the library's products."""
+
+    rows: int
+    tiles: Tiles | None
+    attention: Attention
+
+
+# Chosen with benchmarks/products.py on an H200 for Orpheus-3B's shapes; any shape computes correctly with them.
+# All batches of one plan give a row the same bits; another plan may round otherwise.
+ONE = Plan(
+    1,
+    Tiles(
+        qkv=Tile(1, 8, 1024, 8),
+        attn_out=Tile(1, 8, 1024, 8, lead=0, policy="evict_first"),
+        gate_up=Tile(1, 4, 1024, 8, lead=0, policy="evict_first"),
+        down=Tile(1, 4, 2048, 8, lead=0),
+        head=Tile(1, 8, 1024, 8),
+    ),
+    Attention(splits=8, block=128, warps=8, stages=1),
+)
+FEW = Plan(
+    16,
+    Tiles(
+        qkv=Tile(16, 16, 256, 2, 4, lead=4, ahead=256),
+        attn_out=Tile(16, 32, 128, 2, 6, splits=4, ahead=512),
+        gate_up=Tile(16, 16, 256, 2, 3, lead=0),
+        down=Tile(16, 32, 128, 4, 6, splits=4, ahead=512),
+        head=Tile(16, 32, 128, 2, 6),
+    ),
+    Attention(splits=4, block=32),
+)
+SOME = Plan(
+    64,
+    Tiles(
+        qkv=Tile(64, 64, 128, 4, 5, lead=3, ahead=256),
+        attn_out=Tile(64, 32, 128, 4, 6),
+        gate_up=Tile(64, 32, 128, 4, 3),
+        down=Tile(64, 64, 128, 4, 5, splits=2, ahead=256),
+        head=Tile(64, 32, 128, 4, 4),
+    ),
+    Attention(),
+)
+MANY = Plan(2**20, None, Attention())
+PLANS = (ONE, FEW, SOME, MANY)
+
+
+class FusedStep:
+    """Buffers for up to `rows` rows, and the step that runs on the first of them. `x` holds the residual stream."""
+
+    def __init__(
+        self, shape: LlamaShape, weights: LlamaWeights, keys: Tensor, values: Tensor, cos: Tensor, sin: Tensor,
+        state: SlotState, rows: int, early: bool, plans: tuple[Plan, ...] = PLANS,
+    ) -> None:  # fmt: skip
+        self.shape, self.weights, self.state, self.plans = shape, weights, state, plans
+        self.keys, self.values, self.cos, self.sin = keys, values, cos, sin
+        self.early = early
+        device, dtype = weights.embed.device, weights.embed.dtype
+
+        def buffer(width: int, kind: torch.dtype = dtype) -> Tensor:
+            return torch.zeros(rows, width, dtype=kind, device=device)
+
+        self.rows = torch.full((rows,), -1, dtype=torch.int32, device=device)
+        self.x, self.normed = buffer(shape.hidden), buffer(shape.hidden)
+        self.qkv = buffer((shape.heads + 2 * shape.kv_heads) * shape.head_dim)
+        self.attended = buffer(shape.heads * shape.head_dim)
+        self.both, self.inner = buffer(2 * shape.intermediate), buffer(shape.intermediate)
+        self.logits = buffer(HEAD_ROWS, torch.float32)
+        # A kernel that completes a norm knows in how many parts its beginner left it: buffers of each plan's own.
+        self._squares = {plan: _squares(plan, shape.hidden, rows, device) for plan in plans}
+        self.scratch = self._scratch(rows, device)
+
+    def plan(self, count: int) -> Plan:
+        """That of a batch with `count` rows."""
+        return next(plan for plan in self.plans if plan.rows >= count)
+
+    def embedding(self, count: int) -> Embedding:
+        """Where the tokens' embeddings go, for a batch with `count` rows."""
+        normed = Normed(self.normed, self._squares[self.plan(count)][1])
+        return Embedding(self.weights.embed, self.weights.layers[0].input_norm, self.x, normed)
+
+    def run(self, count: int, k: int) -> Tensor:
+        """Takes the first `count` rows through all layers, from where `embedding` was filled.
+
+        -> slot k's logits, float32 [count, HEAD_ROWS]. Keys and values of the rows' streams are written at their
+        positions.
+        """
+        plan = self.plan(count)
+        return self._fused(count, k, plan, plan.tiles) if plan.tiles else self._library(count, k, plan)
+
+    def _fused(self, count: int, k: int, plan: Plan, tiles: Tiles) -> Tensor:
+        """Five kernels a layer."""
+        weights, scratch, early, eps = self.weights, self.scratch, self.early, self.shape.eps
+        x, qkv, attended, inner, logits = self._rows(count, "x", "qkv", "attended", "inner", "logits")
+        after_attention, after_layer = (Normed(self.normed[:count], squares) for squares in self._squares[plan])
+        gains = [*(layer.input_norm for layer in weights.layers), weights.norm]
+        for i, layer in enumerate(weights.layers):
+            linear(after_layer, layer.qkv, qkv, tiles.qkv, eps=eps, scratch=scratch, early=early)
+            self._attend(i, count, plan.attention)
+            linear_add(
+                attended, layer.attn_out, x, layer.post_norm, after_attention, tiles.attn_out,
+                scratch=scratch, early=early,
+            )  # fmt: skip
+            linear(after_attention, layer.gate_up, inner, tiles.gate_up, eps=eps, gated=True, early=early)
+            linear_add(inner, layer.down, x, gains[i + 1], after_layer, tiles.down, scratch=scratch, early=early)
+        linear(after_layer, weights.head[k], logits, tiles.head, eps=eps, scratch=scratch, early=early)
+        return logits
+
+    def _library(self, count: int, k: int, plan: Plan) -> Tensor:
+        """Library products, which also add the residual."""
+        names = ("x", "normed", "qkv", "attended", "both", "inner", "logits")
+        x, normed, qkv, attended, both, inner, logits = self._rows(count, *names)
+        eps = self.shape.eps
+        for i, layer in enumerate(self.weights.layers):
+            rms_norm(x, layer.input_norm, eps, normed, early=self.early)
+            torch.mm(normed, layer.qkv.t(), out=qkv)
+            self._attend(i, count, plan.attention)
+            torch.addmm(x, attended, layer.attn_out.t(), out=x)
+            rms_norm(x, layer.post_norm, eps, normed, early=self.early)
+            torch.mm(normed, layer.gate_up.t(), out=both)
+            gate(both, inner, early=self.early)
+            torch.addmm(x, inner, layer.down.t(), out=x)
+        rms_norm(x, self.weights.norm, eps, normed, early=self.early)
+        return logits.copy_(F.linear(normed, self.weights.head[k]))
+
+    def _attend(self, i: int, count: int, cut: Attention) -> None:
+        attend(
+            self.qkv[:count], self.keys[i], self.values[i], self.rows[:count], self.state.position, self.cos, self.sin,
+            self.attended[:count], self.scratch, splits=cut.splits, block=cut.block, warps=cut.warps,
+            stages=cut.stages, policy=cut.policy, early=self.early,
+        )  # fmt: skip
+
+    def _rows(self, count: int, *names: str) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, name)[:count] for name in names)
+
+    def _scratch(self, rows: int, device: torch.device) -> Scratch:
+        """Enough for every plan."""
+        shape, partials, counters = self.shape, 1, 1
+        widest = max(shape.hidden, self.qkv.shape[1], HEAD_ROWS)
+        for plan in self.plans:
+            most = min(plan.rows, rows)
+            some, count = scratch_sizes(most, shape.heads, shape.head_dim, plan.attention.splits)
+            splits = max(tile.splits for tile in vars(plan.tiles).values()) if plan.tiles else 1
+            partials, counters = max(partials, some, most * splits * widest), max(counters, count, most * widest)
+        return Scratch.on(device, partials, counters)
+
+
+def _squares(plan: Plan, hidden: int, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Parts of the sums of squares after attention and after a layer; as wide for all batches of a plan."""
+    tiles = (plan.tiles.attn_out, plan.tiles.down) if plan.tiles else (Tile(), Tile())
+    first, second = (torch.zeros(parts(hidden, tile), rows, device=device) for tile in tiles)
+    return first, second

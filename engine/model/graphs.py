@@ -1,0 +1,191 @@
+"""The language model on CUDA: a whole 7-token frame is one graph replay, with sampling and all state on the device.
+
+One graph for each batch size of `BATCHES`; rows without a stream are skipped. The results of TorchLlama to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.errors import ConfigError
+from engine.model.flight import Flight
+from engine.model.fused import PLANS, FusedStep, Plan
+from engine.model.kernels.norm import gate, rms_norm
+from engine.model.kernels.rope import turn_and_keep
+from engine.model.kernels.sampling import draw, enter
+from engine.model.rope import rope_tables
+from engine.model.slots import SlotState
+from engine.model.weights import LlamaShape, LlamaWeights
+from engine.prompt import FRAME_TOKENS, TokenLayout
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
+PROMPTS = (32, 64, 128, 256)  # longer prompts run in whole multiples of the last
+
+
+class GraphLlama:
+    """Needs CUDA and Triton, and what `supports` says; the weights' dtype is the arithmetic's."""
+
+    name = "triton"
+    prefill_piece = None  # prompts are short: a whole one is a single pass
+
+    def __init__(
+        self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int,
+        invariant: bool = False,
+    ) -> None:  # fmt: skip
+        """`invariant`: all batches run by one plan, so that a stream's bits never depend on how many others there are.
+
+        ConfigError when there are more slots than a plan of fixed cuts has rows.
+        """
+        self.shape, self.weights, self.layout, self.context = shape, weights, layout, context
+        device, dtype = weights.embed.device, weights.embed.dtype
+        cache = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
+        self.keys = torch.zeros(cache, dtype=dtype, device=device)
+        self.values = torch.zeros(cache, dtype=dtype, device=device)
+        cos, sin = rope_tables(shape.rope, shape.head_dim, context, device)
+        self.state = SlotState(slots, device)
+        self.batches = _batches(slots)
+        early = torch.cuda.get_device_capability(device) >= (9, 0)
+        plans = (_fixed_plan(self.batches[-1]),) if invariant else PLANS
+        self.step = FusedStep(
+            shape, weights, self.keys, self.values, cos, sin, self.state, self.batches[-1], early, plans
+        )
+        self.codes = torch.zeros(self.batches[-1], FRAME_TOKENS, dtype=torch.int32, device=device)
+        self.ended = torch.zeros(self.batches[-1], dtype=torch.int32, device=device)
+        self.limits = torch.tensor([1, context - 1], dtype=torch.int64, device=device)
+        self._min_frames = 1
+        self._slot = torch.zeros(1, dtype=torch.int64, device=device)
+        self._ids = torch.zeros(context, dtype=torch.int64, device=device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._frames: dict[int, torch.cuda.CUDAGraph] = {}
+        self._prompts: dict[int, torch.cuda.CUDAGraph] = {}
+
+    def warm_up(self) -> None:
+        """Compiles and captures everything now; else each size is captured when it is first needed."""
+        for count in reversed(self.batches):
+            self._frame_graph(count)
+        for count in reversed(PROMPTS):
+            if count <= self.context:
+                self._prompt_graph(count)
+
+    def prefill(self, slot: int, ids: list[int]) -> None:
+        """Writes a prompt's keys and values into a slot, from position 0."""
+        count = min(_prompt_size(len(ids)), self.context)
+        if len(ids) > count:
+            raise IndexError(f"{len(ids)} tokens do not fit a slot's {self.context}")
+        self._ids[: len(ids)].copy_(torch.tensor(ids).pin_memory(), non_blocking=True)
+        self._slot.fill_(slot)
+        self._prompt_graph(count).replay()
+
+    def launch(self, slots: list[int], min_frames: int) -> Flight:
+        """Starts seven steps for each slot and returns at once; later launches wait for it on the device."""
+        count = next(size for size in self.batches if size >= len(slots))
+        graph = self._frame_graph(count)
+        rows = torch.tensor(slots + [-1] * (count - len(slots)), dtype=torch.int32).pin_memory()
+        self.step.rows[:count].copy_(rows, non_blocking=True)
+        if min_frames != self._min_frames:
+            self.limits[0], self._min_frames = min_frames, min_frames
+        graph.replay()
+        ended = torch.empty(len(slots), dtype=torch.int32, pin_memory=True)
+        ended.copy_(self.ended[: len(slots)], non_blocking=True)
+        codes, done = self.codes[: len(slots)].clone(), torch.cuda.Event()
+        done.record()
+        return Flight(codes, ended, done)
+
+    def decode_frame(self, slots: list[int], length: int, min_frames: int) -> tuple[Tensor, Tensor]:
+        """Seven steps for each slot; -> codes int32 [B, 7] on the device, whether the row ended, bool [B] on the CPU.
+
+        `length` bounds every row's position + 7. The codes of a row that ended are undefined.
+        """
+        if length > self.context:
+            raise IndexError(f"position {length - 1} lies outside of a slot's {self.context} tokens")
+        flight = self.launch(slots, min_frames)
+        ended = flight.land()
+        return flight.codes, torch.tensor(ended)
+
+    @torch.inference_mode()
+    def frame(self, count: int) -> None:
+        """The seven steps of the first `count` rows: what a graph records."""
+        rows = self.step.rows[:count]
+        embedding = self.step.embedding(count)
+        enter(self.state, rows, embedding)
+        for k in range(FRAME_TOKENS):
+            draw(
+                self.step.run(count, k), k, self.state, rows, self.limits, embedding, self.codes, self.ended,
+                self.layout.first_audio, early=self.step.early,
+            )  # fmt: skip
+
+    @torch.inference_mode()
+    def prompt(self, count: int) -> None:
+        """Keys and values of the first `count` ids; what follows a shorter prompt in the slot is overwritten later."""
+        shape, step = self.shape, self.step
+        x = self.weights.embed[self._ids[:count]]
+        heads = shape.heads + 2 * shape.kv_heads
+        for i, layer in enumerate(self.weights.layers):
+            normed = torch.empty_like(x)
+            rms_norm(x, layer.input_norm, shape.eps, normed)
+            qkv = F.linear(normed, layer.qkv)
+            turn_and_keep(qkv, self.keys[i], self.values[i], self._slot, step.cos, step.sin)
+            if i + 1 == shape.layers:
+                return  # nothing reads the last layer's output
+            q, k, v = qkv.view(1, count, heads, shape.head_dim).transpose(1, 2).split(
+                (shape.heads, shape.kv_heads, shape.kv_heads), dim=1
+            )  # fmt: skip
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            x = torch.addmm(x, attended.transpose(1, 2).reshape(count, -1), layer.attn_out.t())
+            rms_norm(x, layer.post_norm, shape.eps, normed)
+            inner = normed.new_empty(count, shape.intermediate)
+            gate(F.linear(normed, layer.gate_up), inner)
+            x = torch.addmm(x, inner, layer.down.t())
+
+    def _frame_graph(self, count: int) -> torch.cuda.CUDAGraph:
+        if count not in self._frames:
+            self.step.rows.fill_(-1)  # the rehearsal is for nobody
+            self._frames[count] = _captured(lambda: self.frame(count), self._pool)
+        return self._frames[count]
+
+    def _prompt_graph(self, count: int) -> torch.cuda.CUDAGraph:
+        if count not in self._prompts:
+            # The rehearsal writes what the replay then writes again.
+            self._prompts[count] = _captured(lambda: self.prompt(count), self._pool)
+        return self._prompts[count]
+
+
+def supports(shape: LlamaShape) -> bool:
+    """Whether the kernels' blocks fit this model's heads."""
+    dim, group = shape.head_dim, shape.heads // shape.kv_heads
+    return dim >= 16 and dim & (dim - 1) == 0 and group <= 16
+
+
+def _fixed_plan(rows: int) -> Plan:
+    for plan in PLANS:
+        if plan.tiles is not None and plan.rows >= rows:
+            return plan
+    most = max(plan.rows for plan in PLANS if plan.tiles)
+    raise ConfigError("batch_invariant", f"streams can be independent of their batch up to {most} at once, not {rows}")
+
+
+def _batches(slots: int) -> tuple[int, ...]:
+    largest = next((size for size in BATCHES if size >= slots), slots)
+    return (*(size for size in BATCHES if size < largest), largest)
+
+
+def _prompt_size(count: int) -> int:
+    return next((size for size in PROMPTS if size >= count), -(-count // PROMPTS[-1]) * PROMPTS[-1])
+
+
+def _captured(action: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
+    """`action` once for real (which compiles its kernels), then recorded."""
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        action()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, stream=stream):
+        action()
+    return graph

@@ -1,0 +1,195 @@
+"""Decode attention over static slots: one new token a row, keys and values split among programs.
+
+The kernel turns query and key (RoPE), writes the new key and value, attends to the slot's cache up to the row's
+position, and the last program of a head merges what all found. Lengths are read on the device; the grid is fixed.
+"""
+
+# Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from engine.model.kernels.chain import begin, wait
+from engine.model.kernels.linear import Scratch
+
+
+def attend(
+    qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, out: Tensor,
+    scratch: Scratch, *, splits: int, block: int = 64, warps: int = 4, stages: int = 2, policy: str = "",
+    early: bool = False,
+) -> None:  # fmt: skip
+    """out [M, heads * D] for qkv [M, (heads + 2 kv_heads) * D] of the slots `rows` [M]; -1: no stream.
+
+    keys, values [slots, kv_heads, context, D] of one layer; positions [slots]; cos, sin float32 [context, D / 2].
+    """
+    _, kv_heads, context, dim = keys.shape
+    group = out.shape[1] // (kv_heads * dim)
+    _attend[(rows.shape[0], kv_heads, splits)](
+        qkv, keys, values, rows, positions, cos, sin, out, scratch.partial, scratch.arrived,
+        math.log2(math.e) / math.sqrt(dim),
+        CONTEXT=context, D=dim, KV=kv_heads, GROUP=group, PAD=16, BLOCK=block, SPLITS=splits, POLICY=policy,
+        EARLY=early, num_warps=warps, num_stages=stages, **({"launch_pdl": True} if early else {}),
+    )  # fmt: skip
+
+
+def scratch_sizes(rows: int, heads: int, dim: int, splits: int) -> tuple[int, int]:
+    """Partial results and counters that `attend` needs."""
+    return rows * heads * splits * (dim + 2), rows * heads
+
+
+def attend_reference(
+    qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor
+) -> Tensor:
+    """The same in torch, row by row, keys and values written in place."""
+    _, kv_heads, _, dim = keys.shape
+    heads = qkv.shape[1] // dim - 2 * kv_heads
+    out = qkv.new_zeros(qkv.shape[0], heads * dim)
+    for i, slot in enumerate(rows.tolist()):
+        if slot < 0:
+            continue
+        at = int(positions[slot])
+        parts = qkv[i].view(-1, dim)
+        turned = _turned(parts[: heads + kv_heads], cos[at], sin[at])
+        keys[slot, :, at], values[slot, :, at] = turned[heads:], parts[heads + kv_heads :]
+        k, v = (t[slot, :, : at + 1].repeat_interleave(heads // kv_heads, 0) for t in (keys, values))
+        weights = (torch.einsum("hd,htd->ht", turned[:heads].float(), k.float()) / math.sqrt(dim)).softmax(-1)
+        out[i] = torch.einsum("ht,htd->hd", weights, v.float()).flatten().to(out.dtype)
+    return out
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+@triton.jit
+def _rotated(at, d, cos, sin, position, valid, D: tl.constexpr):
+    """The heads at pointers `at` [R, 1], turned to `position`: [R, D] in their own type."""
+    half = (d % (D // 2))[None, :]
+    own = tl.load(at + d[None, :], mask=valid, other=0.0)
+    other = tl.load(at + ((d + D // 2) % D)[None, :], mask=valid, other=0.0).to(tl.float32)
+    c = tl.load(cos + position * (D // 2) + half)
+    s = tl.load(sin + position * (D // 2) + half)
+    s = tl.where((d < D // 2)[None, :], -s, s)
+    return (own.to(tl.float32) * c + other * s).to(own.dtype)
+
+
+@triton.jit
+def _attend(
+    qkv, keys, values, rows, positions, cos, sin, out, partial, arrived, scale,
+    CONTEXT: tl.constexpr, D: tl.constexpr, KV: tl.constexpr, GROUP: tl.constexpr, PAD: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    begin(EARLY)
+    row, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    # The product that makes q, k and v lets this kernel in when all before it is written: only they are waited for.
+    slot = tl.load(rows + row).to(tl.int64)
+    if slot < 0:
+        wait(EARLY)
+        return
+    position = tl.load(positions + slot).to(tl.int32)
+    # Cached keys of this program: whole blocks, so that a row is cut in the same places in every batch.
+    share = tl.cdiv(tl.cdiv(position, BLOCK), SPLITS) * BLOCK
+    low = split * share
+    high = tl.minimum(low + share, position)
+    live = tl.maximum(tl.cdiv(position, tl.maximum(share, 1)), 1)
+    if split >= live:
+        wait(EARLY)
+        return
+    d = tl.arange(0, D)
+    r = tl.arange(0, PAD)
+    t = low + tl.arange(0, BLOCK)
+    cache = (slot * KV + kv_head) * CONTEXT * D
+    at = cache + t[:, None].to(tl.int64) * D + d[None, :]
+    k = tl.load(keys + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
+    v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
+    wait(EARLY)
+    token = qkv + row.to(tl.int64) * ((GROUP + 2) * KV * D)
+    q = _rotated(token + (kv_head * GROUP + r)[:, None] * D, d, cos, sin, position, (r < GROUP)[:, None], D)
+    best = tl.full((PAD,), float("-inf"), dtype=tl.float32)
+    mass = tl.zeros((PAD,), dtype=tl.float32)
+    mixed = tl.zeros((PAD, D), dtype=tl.float32)
+    if split == 0:
+        # The new token is the first that this program attends to, from registers.
+        new = cache + position.to(tl.int64) * D + d
+        at_key = token + (KV * GROUP + kv_head) * D
+        key, value = _kept(at_key, at_key + KV * D, keys + new, values + new, d, cos, sin, position, D)
+        best = tl.sum(q.to(tl.float32) * key.to(tl.float32), 1) * scale
+        mass = tl.full((PAD,), 1.0, dtype=tl.float32)
+        mixed += value.to(tl.float32)[None, :]
+    best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed)
+    for start in tl.range(low + BLOCK, high, BLOCK):
+        t = start + tl.arange(0, BLOCK)
+        at = cache + t[:, None].to(tl.int64) * D + d[None, :]
+        k = tl.load(keys + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
+        v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
+        best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed)
+    first = row.to(tl.int64) * KV * GROUP + kv_head * GROUP
+    head, real = first + r, r < GROUP
+    if live == 1:
+        result = (mixed / mass[:, None]).to(out.dtype.element_ty)
+        tl.store(out + head[:, None] * D + d[None, :], result, mask=real[:, None])
+        return
+    stats = partial + tl.num_programs(0).to(tl.int64) * KV * GROUP * SPLITS * D
+    tl.store(partial + (head[:, None] * SPLITS + split) * D + d[None, :], mixed, mask=real[:, None])
+    tl.store(stats + (head * SPLITS + split) * 2, best, mask=real)
+    tl.store(stats + (head * SPLITS + split) * 2 + 1, mass, mask=real)
+    tl.debug_barrier()
+    counter = arrived + row * KV + kv_head
+    if tl.atomic_add(counter, 1) == live - 1:
+        tl.store(counter, 0)
+        _merge(partial, stats, out, first, live, D, GROUP, SPLITS)
+
+
+@triton.jit
+def _kept(at_key, at_value, to_key, to_value, d, cos, sin, position, D: tl.constexpr):
+    """The new token's key [1, D], turned, and value [D], after writing them into the cache."""
+    one = tl.arange(0, 1)[:, None]
+    key = _rotated(at_key + one, d, cos, sin, position, one == 0, D)
+    value = tl.load(at_value + d)
+    tl.store(to_key[None, :], key)
+    tl.store(to_value, value)
+    return key, value
+
+
+@triton.jit
+def _attended(q, k, v, inside, scale, best, mass, mixed):
+    """The running maximum, weight and mix of values after one more block of keys."""
+    score = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    score = tl.where(inside[None, :], score, float("-inf"))
+    better = tl.maximum(best, tl.max(score, 1))
+    shrink = tl.exp2(best - better)
+    weights = tl.exp2(score - better[:, None])
+    mixed = tl.dot(weights.to(v.dtype), v, mixed * shrink[:, None], input_precision="ieee")
+    return better, mass * shrink + tl.sum(weights, 1), mixed
+
+
+@triton.jit
+def _merge(partial, stats, out, first, live, D: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr):
+    """What all programs of a group of heads found, into `out`: always in the order of the splits."""
+    ROWS: tl.constexpr = triton.next_power_of_2(GROUP)
+    r, s, d = tl.arange(0, ROWS), tl.arange(0, SPLITS), tl.arange(0, D)
+    head = first + r
+    there = (r < GROUP)[:, None] & (s < live)[None, :]
+    at = stats + (head[:, None] * SPLITS + s[None, :]) * 2
+    best = tl.load(at, mask=there, other=float("-inf"), cache_modifier=".cg")
+    mass = tl.load(at + 1, mask=there, other=0.0, cache_modifier=".cg")
+    top = tl.max(tl.where(there, best, -1e30), 1)
+    total = tl.sum(mass * tl.exp2(best - top[:, None]), 1)
+    mixed = tl.zeros((ROWS, D), dtype=tl.float32)
+    for i in tl.static_range(SPLITS):
+        one = (r < GROUP) & (i < live)
+        grow = tl.exp2(
+            tl.load(stats + (head * SPLITS + i) * 2, mask=one, other=float("-inf"), cache_modifier=".cg") - top
+        )
+        part = partial + (head[:, None] * SPLITS + i) * D + d[None, :]
+        mixed += grow[:, None] * tl.load(part, mask=one[:, None], other=0.0, cache_modifier=".cg")
+    kind = out.dtype.element_ty
+    result = (mixed / tl.where(r < GROUP, total, 1.0)[:, None]).to(kind)
+    tl.store(out + head[:, None] * D + d[None, :], result, mask=(r < GROUP)[:, None])

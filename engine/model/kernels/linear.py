@@ -1,0 +1,247 @@
+"""y = x W^T for few rows: weights stream through once, what surrounds the product happens inside the kernel.
+
+A row's result depends on that row alone, and on the tile, never on how many rows there are.
+"""
+
+# Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
+# pyright: reportArgumentType=false, reportReturnType=false
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from engine.model.kernels.chain import begin, begin_if, prefetch, wait
+from engine.model.kernels.single import single
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a product is cut: rows, outputs and inputs a program takes at a time; `splits` programs share the inputs.
+
+    The next kernel is let in `lead` turns before a program's last one (0: when it starts). Of each weight row `ahead`
+    inputs are asked for before the previous kernel has finished. rows = 1 is engine.model.kernels.single.
+    """
+
+    rows: int = 16
+    outputs: int = 32
+    inputs: int = 128
+    warps: int = 4
+    stages: int = 4
+    splits: int = 1
+    lead: int = 1
+    ahead: int = 0
+    policy: str = ""
+
+
+@dataclass
+class Scratch:
+    """What programs that share an output leave for one another: float32 partial sums and int32 counts (zero)."""
+
+    partial: Tensor
+    arrived: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device, partials: int, counters: int) -> Scratch:
+        """`partials` float32 values and `counters` counters."""
+        return cls(
+            torch.empty(partials, dtype=torch.float32, device=device),
+            torch.zeros(counters, dtype=torch.int32, device=device),
+        )
+
+
+@dataclass
+class Normed:
+    """An RMS norm that whoever writes a row begins and whoever reads it completes.
+
+    The normed row is `values` [M, K] (the row times the norm's weight) over the root of the row's mean square, whose
+    sum lies in `squares`, float32 [parts, M], in parts.
+    """
+
+    values: Tensor
+    squares: Tensor
+
+    def complete(self, eps: float) -> Tensor:
+        """The normed rows, float32."""
+        mean = self.squares.sum(0) / self.values.shape[1]
+        return self.values.float() * torch.rsqrt(mean + eps)[:, None]
+
+
+def linear(
+    x: Tensor | Normed, weight: Tensor, out: Tensor, tile: Tile, *, eps: float = 0.0, gated: bool = False,
+    scratch: Scratch | None = None, early: bool = False,
+) -> None:  # fmt: skip
+    """out [M, N] = x [M, K] times weight^T. `gated`: weight holds gate and up rows, [2N, K]; out = silu(gate) * up."""
+    values = x.values if isinstance(x, Normed) else x
+    squares = x.squares if isinstance(x, Normed) else None
+    _launch(values, squares, weight, out, None, None, tile, eps, gated, scratch, early)
+
+
+def linear_add(
+    x: Tensor, weight: Tensor, out: Tensor, gain: Tensor, normed: Normed, tile: Tile, *,
+    scratch: Scratch | None = None, early: bool = False,
+) -> None:  # fmt: skip
+    """out [M, N] += x [M, K] times weight^T, and the norm of the new `out`, with weight `gain` [N], into `normed`."""
+    assert normed.squares.shape[0] == parts(out.shape[1], tile), (normed.squares.shape, tile)
+    _launch(x, None, weight, out, gain, normed, tile, 0.0, False, scratch, early)
+
+
+def linear_reference(x: Tensor | Normed, weight: Tensor, *, eps: float = 0.0, gated: bool = False) -> Tensor:
+    """`linear` in torch, float32."""
+    y = (x.complete(eps) if isinstance(x, Normed) else x.float()) @ weight.float().T
+    if not gated:
+        return y
+    first, second = y.chunk(2, dim=-1)
+    return F.silu(first) * second
+
+
+def parts(outputs: int, tile: Tile) -> int:
+    """In how many parts `linear_add` leaves a row's sum of squares."""
+    return triton.cdiv(outputs, tile.outputs)
+
+
+def _launch(
+    x: Tensor, squares: Tensor | None, weight: Tensor, out: Tensor, gain: Tensor | None, normed: Normed | None,
+    tile: Tile, eps: float, gated: bool, scratch: Scratch | None, early: bool,
+) -> None:  # fmt: skip
+    rows, inputs = x.shape
+    outputs = out.shape[1]
+    assert weight.shape == (outputs * (2 if gated else 1), inputs), (weight.shape, out.shape, x.shape)
+    assert tile.splits == 1 or (scratch is not None and not gated)
+    early_launch = {"launch_pdl": True} if early else {}
+    if tile.rows == 1:
+        assert rows == 1
+        block = max(tile.inputs, triton.next_power_of_2(triton.cdiv(inputs, 4)))
+        single[(parts(outputs, tile),)](
+            x, squares, weight, out, gain, normed.values if normed else None, normed.squares if normed else None, eps,
+            N=outputs, K=inputs, BN=tile.outputs, BK=block, PARTS=squares.shape[0] if squares is not None else 0,
+            STRIDE=_stride(squares, normed), GATED=gated, ADD=gain is not None, LATE=tile.lead > 0, POLICY=tile.policy,
+            EARLY=early, num_warps=tile.warps, num_stages=1, **early_launch,
+        )  # fmt: skip
+        return
+    splits = tile.splits if inputs % tile.splits == 0 else 1
+    grid = (parts(outputs, tile), splits, triton.cdiv(rows, tile.rows))
+    _linear[grid](
+        x, squares, weight, out, gain, normed.values if normed else None, normed.squares if normed else None,
+        scratch.partial if scratch else None, scratch.arrived if scratch else None, rows, eps,
+        N=outputs, K=inputs, BM=tile.rows, BN=tile.outputs, BK=tile.inputs, SPLITS=splits,
+        PARTS=squares.shape[0] if squares is not None else 0, STRIDE=_stride(squares, normed), GATED=gated,
+        ADD=gain is not None, LEAD=tile.lead, LINES=_lines(min(tile.ahead, inputs // splits)) if early else 0,
+        POLICY=tile.policy, EARLY=early, num_warps=tile.warps, num_stages=_stages(tile, gated, x), **early_launch,
+    )  # fmt: skip
+
+
+def _stages(tile: Tile, gated: bool, x: Tensor) -> int:
+    """As many as the tile asks for and the device's shared memory holds."""
+    if not x.is_cuda:
+        return tile.stages
+    room = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
+    stage = x.element_size() * tile.inputs * (tile.rows + tile.outputs * (2 if gated else 1))
+    return max(1, min(tile.stages, room // stage))
+
+
+def _stride(squares: Tensor | None, normed: Normed | None) -> int:
+    """Between the parts of one row's sum of squares; the same for all batches, so that one kernel serves them."""
+    if squares is not None:
+        return squares.stride(0)
+    return normed.squares.stride(0) if normed else 0
+
+
+def _lines(inputs: int) -> int:
+    """Cache lines of a row that hold `inputs` bf16 values, at most, as a power of two."""
+    return 1 << ((inputs // 64).bit_length() - 1) if inputs >= 64 else 0
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _linear(  # noqa: C901 - its branches are taken when it is compiled
+    x, squares, weight, out, gain, normed, normed_squares, partial, arrived, rows, eps,
+    N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
+    PARTS: tl.constexpr, STRIDE: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, LEAD: tl.constexpr,
+    LINES: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    SHARE: tl.constexpr = K // SPLITS
+    if LEAD == 0:
+        begin(EARLY)
+    split = tl.program_id(1)
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    m = tl.program_id(2) * BM + tl.arange(0, BM)
+    first = split * SHARE
+    # Rows past the end repeat the last one: their sums are not stored.
+    row = tl.minimum(n, N - 1).to(tl.int64) * K + first
+    k = tl.arange(0, BK)
+    at_x = x + m[:, None].to(tl.int64) * K + first + k[None, :]
+    at_w = weight + row[:, None] + k[None, :]
+    in_rows = (m < rows)[:, None]
+    if LINES > 0:
+        line = tl.arange(0, LINES) * 64
+        prefetch(weight + row[:, None] + line[None, :])
+        if GATED:
+            prefetch(weight + N * K + row[:, None] + line[None, :])
+    wait(EARLY)
+    total, second = _product(at_x, at_w, in_rows, k, N * K, SHARE, BM, BN, BK, GATED, LEAD, POLICY, EARLY)
+    if SPLITS > 1:
+        # The last to arrive adds all shares, in a fixed order, and leaves the counter as it was.
+        target = m[:, None].to(tl.int64) * N + n[None, :]
+        kept = in_rows & (n < N)[None, :]
+        tl.store(partial + split.to(tl.int64) * rows * N + target, total, mask=kept)
+        tl.debug_barrier()
+        counter = arrived + tl.program_id(0) * tl.num_programs(2) + tl.program_id(2)
+        if tl.atomic_add(counter, 1) != SPLITS - 1:
+            return
+        tl.store(counter, 0)
+        total = tl.zeros((BM, BN), dtype=tl.float32)
+        for s in tl.static_range(SPLITS):
+            total += tl.load(partial + s * rows * N + target, mask=kept, other=0.0, cache_modifier=".cg")
+    if PARTS > 0:
+        p = tl.arange(0, triton.next_power_of_2(PARTS))[:, None]
+        square = tl.load(squares + p * STRIDE + m[None, :], mask=(p < PARTS) & (m < rows)[None, :], other=0.0)
+        scale = tl.rsqrt(tl.sum(square, 0) / K + eps)[:, None]
+        total *= scale
+        second *= scale
+    if GATED:
+        total = total / (1.0 + tl.exp(-total)) * second
+    target = m[:, None].to(tl.int64) * N + n[None, :]
+    kept = in_rows & (n < N)[None, :]
+    if ADD:
+        total += tl.load(out + target, mask=kept, other=0.0).to(tl.float32)
+    rounded = total.to(out.dtype.element_ty)
+    tl.store(out + target, rounded, mask=kept)
+    if ADD:
+        part = normed_squares + tl.program_id(0) * STRIDE + m
+        _begin_norm(rounded, kept, gain, n, N, normed + target, part, m < rows)
+
+
+@triton.jit
+def _product(
+    at_x, at_w, in_rows, k, GAP: tl.constexpr, SHARE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr, GATED: tl.constexpr, LEAD: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """A tile's sums, [BM, BN] float32, and with GATED those of the rows GAP further on; else zeros."""
+    TURNS: tl.constexpr = (SHARE + BK - 1) // BK
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    second = tl.zeros((BM, BN), dtype=tl.float32)
+    for start in tl.range(0, SHARE, BK):
+        inside = (start + k < SHARE)[None, :]
+        a = tl.load(at_x + start, mask=in_rows & inside, other=0.0)
+        w = tl.load(at_w + start, mask=inside, other=0.0, eviction_policy=POLICY)
+        if LEAD > 0:
+            begin_if(start == (TURNS - LEAD if TURNS > LEAD else 0) * BK, EARLY)
+        total = tl.dot(a, tl.trans(w), total, input_precision="ieee")
+        if GATED:
+            u = tl.load(at_w + GAP + start, mask=inside, other=0.0, eviction_policy=POLICY)
+            second = tl.dot(a, tl.trans(u), second, input_precision="ieee")
+    return total, second
+
+
+@triton.jit
+def _begin_norm(rounded, kept, gain, n, N: tl.constexpr, at, part, in_rows):
+    """Leaves what `Normed` holds of a tile: its values times the norm's weight, its share of the sums of squares."""
+    wide = tl.where(kept, rounded.to(tl.float32), 0.0)
+    weighed = wide * tl.load(gain + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+    tl.store(at, weighed.to(rounded.dtype), mask=kept)
+    tl.store(part, tl.sum(wide * wide, 1), mask=in_rows)

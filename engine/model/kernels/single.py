@@ -1,0 +1,106 @@
+"""y = x W^T for one row, without matrix units: a program holds all its weights in registers.
+
+It asks for them before the previous kernel has finished, so that memory stays busy from one product to the next.
+"""
+
+# Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
+# pyright: reportArgumentType=false, reportReturnType=false
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from engine.model.kernels.chain import begin, wait
+
+
+@triton.jit
+def single(  # noqa: C901 - its branches are taken when it is compiled
+    x, squares, weight, out, gain, normed, normed_squares, eps,
+    N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PARTS: tl.constexpr, STRIDE: tl.constexpr,
+    GATED: tl.constexpr, ADD: tl.constexpr, LATE: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """As engine.model.kernels.linear, which describes the arguments; K <= 4 BK."""
+    if not LATE:
+        begin(EARLY)
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    k = tl.arange(0, BK)
+    at = weight + tl.minimum(n, N - 1).to(tl.int64)[:, None] * K + k[None, :]
+    w0, u0 = _weights(at, 0, k, N, K, BK, GATED, POLICY)
+    w1, u1 = _weights(at, 1, k, N, K, BK, GATED, POLICY)
+    w2, u2 = _weights(at, 2, k, N, K, BK, GATED, POLICY)
+    w3, u3 = _weights(at, 3, k, N, K, BK, GATED, POLICY)
+    wait(EARLY)
+    if LATE:
+        begin(EARLY)
+    x0, x1, x2, x3 = _inputs(x, 0, k, K, BK), _inputs(x, 1, k, K, BK), _inputs(x, 2, k, K, BK), _inputs(x, 3, k, K, BK)
+    if PARTS > 0:
+        p = tl.arange(0, triton.next_power_of_2(PARTS))
+        square = tl.load(squares + p * STRIDE, mask=p < PARTS, other=0.0)
+    total = w0 * x0.to(tl.float32)[None, :]
+    second = u0 * x0.to(tl.float32)[None, :]
+    if K > BK:
+        total += w1 * x1.to(tl.float32)[None, :]
+        second += u1 * x1.to(tl.float32)[None, :]
+    if K > 2 * BK:
+        total += w2 * x2.to(tl.float32)[None, :]
+        second += u2 * x2.to(tl.float32)[None, :]
+    if K > 3 * BK:
+        total += w3 * x3.to(tl.float32)[None, :]
+        second += u3 * x3.to(tl.float32)[None, :]
+    y = tl.sum(total, 1)
+    kept = n < N
+    if PARTS > 0:
+        scale = tl.rsqrt(tl.sum(square, 0) / K + eps)
+        y *= scale
+    if GATED:
+        z = tl.sum(second, 1)
+        if PARTS > 0:
+            z *= scale
+        y = y / (1.0 + tl.exp(-y)) * z
+    if ADD:
+        y += tl.load(out + n, mask=kept, other=0.0).to(tl.float32)
+    rounded = y.to(out.dtype.element_ty)
+    tl.store(out + n, rounded, mask=kept)
+    if ADD:
+        wide = tl.where(kept, rounded.to(tl.float32), 0.0)
+        weighed = wide * tl.load(gain + n, mask=kept, other=0.0).to(tl.float32)
+        tl.store(normed + n, weighed.to(rounded.dtype), mask=kept)
+        tl.store(normed_squares + tl.program_id(0) * STRIDE, tl.sum(wide * wide, 0))
+
+
+@triton.jit
+def _weights(
+    at, turn: tl.constexpr, k,
+    N: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, GATED: tl.constexpr, POLICY: tl.constexpr,
+):  # fmt: skip
+    """The `turn`-th block of the rows, in their own type until they are used; where there is none, the first again."""
+    START: tl.constexpr = turn * BK
+    if K >= START + BK:
+        w = tl.load(at + START, eviction_policy=POLICY)
+        u = w
+        if GATED:
+            u = tl.load(at + N * K + START, eviction_policy=POLICY)
+    elif K > START:
+        inside = (START + k < K)[None, :]
+        w = tl.load(at + START, mask=inside, other=0.0)
+        u = w
+        if GATED:
+            u = tl.load(at + N * K + START, mask=inside, other=0.0)
+    else:
+        w = tl.zeros(at.shape, dtype=at.dtype.element_ty)
+        u = w
+    return w, u
+
+
+@triton.jit
+def _inputs(x, turn: tl.constexpr, k, K: tl.constexpr, BK: tl.constexpr):
+    """The `turn`-th block of x."""
+    START: tl.constexpr = turn * BK
+    if K >= START + BK:
+        block = tl.load(x + START + k)
+    elif K > START:
+        block = tl.load(x + START + k, mask=START + k < K, other=0.0)
+    else:
+        block = tl.zeros(k.shape, dtype=x.dtype.element_ty)
+    return block

@@ -1,0 +1,29 @@
+"""Triton kernels in tests: on a GPU where there is one, else on the CPU in Triton's interpreter (tests/conftest.py)."""
+
+from __future__ import annotations
+
+import builtins
+
+import pytest
+import torch
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# bf16 is the GPU's: the interpreter multiplies its bit patterns.
+DTYPES = [torch.float32, torch.bfloat16] if DEVICE.type == "cuda" else [torch.float32]
+
+
+def prepare() -> None:
+    """Before the first import of a kernel: skips where Triton is not installed."""
+    pytest.importorskip("triton")
+    if DEVICE.type == "cpu":
+        _allow_tensor_bounds()
+
+
+def _allow_tensor_bounds() -> None:
+    """Triton 3.6's interpreter gives `range` its own tensors, of one element each, which numpy 2.4 does not convert."""
+    import triton.runtime.interpreter as interpreter
+
+    def whole(*bounds: object) -> range:
+        return builtins.range(*(int(b.handle.data.item()) if hasattr(b, "handle") else int(b) for b in bounds))  # type: ignore[attr-defined, call-overload]
+
+    interpreter.range = whole  # type: ignore[attr-defined]

@@ -1,0 +1,236 @@
+"""Every Triton kernel against its reference in torch; rows are independent; shared counters are left at zero."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.engine.kernels import DEVICE, DTYPES, prepare
+from tests.engine.language import sampling
+
+prepare()
+
+from engine.model import sampler  # noqa: E402
+from engine.model.kernels.attention import attend, attend_reference, scratch_sizes  # noqa: E402
+from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, linear_reference, parts  # noqa: E402
+from engine.model.kernels.norm import gate, rms_norm  # noqa: E402
+from engine.model.kernels.rope import turn_and_keep  # noqa: E402
+from engine.model.kernels.sampling import Embedding, draw, enter  # noqa: E402
+from engine.model.slots import NEVER_SEEN, SlotState  # noqa: E402
+from engine.model.weights import END_ROW  # noqa: E402
+from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS  # noqa: E402
+
+pytestmark = pytest.mark.gpu if DEVICE.type == "cuda" else []
+EPS = 1e-5
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+ONE, FEW, SPLIT, MANY = Tile(1, 4, 64), Tile(16, 16, 64), Tile(16, 32, 64, splits=2), Tile(64, 32, 64)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def randn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape).to(DEVICE, dtype)
+
+
+def assert_equal(actual: Tensor, expected: Tensor) -> None:
+    """To rounding of the actual tensor's type, relative to the largest values."""
+    error = (actual.float() - expected.float()).norm() / expected.float().norm()
+    assert error < TOLERANCE[actual.dtype]
+
+
+def scratch(outputs: int, rows: int, tile: Tile) -> Scratch:
+    return Scratch.on(DEVICE, tile.splits * rows * outputs, 64)
+
+
+# ---- products
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("rows", "tile"), [(1, ONE), (1, FEW), (5, SPLIT), (70, MANY)])
+@pytest.mark.parametrize("inputs", [64, 150])
+def test_a_product(dtype: torch.dtype, rows: int, tile: Tile, inputs: int) -> None:
+    x, weight, out = randn(rows, inputs, dtype=dtype), randn(100, inputs, dtype=dtype), randn(rows, 100, dtype=dtype)
+    shared = scratch(100, rows, tile)
+    linear(x, weight, out, tile, scratch=shared)
+    assert_equal(out, linear_reference(x, weight))
+    assert not shared.arrived.any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("rows", "tile"), [(1, ONE), (3, FEW)])
+@pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
+def test_a_product_completes_the_norm(dtype: torch.dtype, rows: int, tile: Tile, gated: bool) -> None:
+    weight = randn(80 if gated else 40, 96, dtype=dtype)
+    x = Normed(randn(rows, 96, dtype=dtype), torch.rand(3, rows).to(DEVICE) * 50)
+    out = randn(rows, 40, dtype=dtype)
+    linear(x, weight, out, tile, eps=EPS, gated=gated)
+    assert_equal(out, linear_reference(x, weight, eps=EPS, gated=gated))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("rows", "tile"), [(1, ONE), (3, FEW), (3, SPLIT)])
+def test_a_sum_begins_the_norm(dtype: torch.dtype, rows: int, tile: Tile) -> None:
+    x, weight, out = randn(rows, 128, dtype=dtype), randn(72, 128, dtype=dtype), randn(rows, 72, dtype=dtype)
+    gain = torch.rand(72).to(DEVICE, dtype)
+    normed = Normed(torch.zeros_like(out), torch.zeros(parts(72, tile), rows, device=DEVICE))
+    expected = out.float() + linear_reference(x, weight)
+    linear_add(x, weight, out, gain, normed, tile, scratch=scratch(72, rows, tile))
+    assert_equal(out, expected)
+    scale = torch.rsqrt(expected.square().mean(-1, keepdim=True) + EPS)
+    assert_equal(normed.complete(EPS).to(dtype), expected * scale * gain.float())
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter's products round by a row's place in the tile")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("tile", [FEW, SPLIT, MANY])
+def test_a_row_is_the_same_in_any_batch(dtype: torch.dtype, tile: Tile) -> None:
+    x, weight = randn(16, 128, dtype=dtype), randn(64, 128, dtype=dtype)
+    whole, alone = (torch.zeros(rows, 64, device=DEVICE, dtype=dtype) for rows in (16, 1))
+    shared = scratch(64, 16, tile)
+    linear(x, weight, whole, tile, scratch=shared)
+    for row in (0, 7, 15):
+        linear(x[row : row + 1], weight, alone, tile, scratch=shared)
+        assert torch.equal(alone[0], whole[row])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_norm_and_gate(dtype: torch.dtype) -> None:
+    x, gain = randn(3, 96, dtype=dtype), torch.rand(96).to(DEVICE, dtype)
+    normed, gated = torch.zeros_like(x), torch.zeros(3, 48, device=DEVICE, dtype=dtype)
+    rms_norm(x, gain, EPS, normed)
+    gate(x, gated)
+    scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + EPS)
+    assert_equal(normed, x.float() * scale * gain.float())
+    first, second = x.float().chunk(2, dim=-1)
+    assert_equal(gated, torch.nn.functional.silu(first) * second)
+
+
+# ---- attention
+
+KV, GROUP, DIM, CONTEXT = 2, 3, 32, 96
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("splits", "block"), [(1, 16), (4, 16), (8, 32)])
+def test_attention(dtype: torch.dtype, splits: int, block: int) -> None:
+    qkv = randn(4, (KV * GROUP + 2 * KV) * DIM, dtype=dtype)
+    keys, values = (randn(5, KV, CONTEXT, DIM, dtype=dtype) for _ in range(2))
+    cos, sin = randn(CONTEXT, DIM // 2), randn(CONTEXT, DIM // 2)
+    rows = torch.tensor([2, -1, 0, 4], dtype=torch.int32, device=DEVICE)
+    positions = torch.tensor([70, 9, 0, 9, CONTEXT - 1], device=DEVICE)
+    plain_keys, plain_values = keys.clone(), values.clone()
+    expected = attend_reference(qkv, plain_keys, plain_values, rows, positions, cos, sin)
+    shared = Scratch.on(DEVICE, *scratch_sizes(4, KV * GROUP, DIM, splits))
+    for _ in range(2):  # the second time with counters as the first left them
+        out = torch.zeros(4, KV * GROUP * DIM, device=DEVICE, dtype=dtype)
+        attend(qkv, keys, values, rows, positions, cos, sin, out, shared, splits=splits, block=block)
+        assert_equal(out, expected)
+    assert not out[1].any()
+    assert not shared.arrived.any()
+    assert_equal(keys, plain_keys)
+    assert torch.equal(values, plain_values)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_prompt_is_turned_and_kept(dtype: torch.dtype) -> None:
+    qkv = randn(5, (KV * GROUP + 2 * KV) * DIM, dtype=dtype)
+    keys, values = (torch.zeros(3, KV, CONTEXT, DIM, device=DEVICE, dtype=dtype) for _ in range(2))
+    cos, sin = randn(CONTEXT, DIM // 2), randn(CONTEXT, DIM // 2)
+    heads = qkv.clone().view(5, -1, DIM)
+    a, b = heads[:, : (GROUP + 1) * KV].float().chunk(2, dim=-1)
+    c, s = cos[:5, None], sin[:5, None]
+    turned = torch.cat((a * c - b * s, b * c + a * s), dim=-1)
+    turn_and_keep(qkv, keys, values, torch.tensor([1], device=DEVICE), cos, sin)
+    assert_equal(qkv.view(5, -1, DIM)[:, : (GROUP + 1) * KV], turned)
+    assert_equal(keys[1, :, :5], turned[:, GROUP * KV :].transpose(0, 1))
+    assert torch.equal(values[1, :, :5], heads[:, (GROUP + 1) * KV :].transpose(0, 1))
+    assert not keys[[0, 2]].any()
+    assert not keys[1, :, 5:].any()
+
+
+# ---- sampling
+
+SETTINGS = [
+    {"temperature": temperature, "top_p": top_p, "top_k": top_k, "repetition_penalty": penalty, "window": window}
+    for temperature, top_p, top_k, penalty, window in [
+        (0.0, 1.0, 0, 1.1, 0), (0.6, 0.9, 0, 1.1, 0), (0.9, 0.2, 5, 1.3, 3), (1.0, 1.0, 1, 1.0, 0),
+        (1.4, 1.0, 300, 0.7, 1), (0.7, 0.95, 4097, 1.0, 0), (0.8, 1.0, 0, 2.0, 10), (1.0, 1e-6, 0, 1.0, 0),
+    ]
+]  # fmt: skip
+
+
+@pytest.fixture
+def states() -> list[SlotState]:
+    """The kernel's and the reference's."""
+    made = [SlotState(len(SETTINGS), DEVICE) for _ in range(2)]
+    for state, (slot, setting) in itertools.product(made, enumerate(SETTINGS)):
+        state.start(slot, 3, 10, sampling(seed=slot * 7919 - 5, **setting))
+    return made
+
+
+def table(rows: int) -> Embedding:
+    x = torch.zeros(rows, 40, device=DEVICE)
+    normed = Normed(torch.zeros_like(x), torch.ones(3, rows, device=DEVICE))
+    return Embedding(randn(29_000, 40), torch.rand(40).to(DEVICE), x, normed)
+
+
+def test_draws_equal_the_sampler(states: list[SlotState]) -> None:
+    state, plain = states
+    count, first_audio = len(SETTINGS), 100
+    rows = torch.arange(count, dtype=torch.int32, device=DEVICE)
+    limits = torch.tensor([1, 12], device=DEVICE)
+    embedding = table(count)
+    codes, ended = (torch.zeros(*shape, dtype=torch.int32, device=DEVICE) for shape in ((count, 7), (count,)))
+    for step, k in enumerate([0, 3, 6, 0]):
+        logits = randn(count, CODEBOOK_SIZE + 4) * 3
+        logits[:, END_ROW] += 6
+        if step == 3:
+            logits = logits.round()  # full of ties
+        expected = sampler.sample(logits, k, plain, rows.long(), 1)
+        draw(logits, k, state, rows, limits, embedding, codes, ended, first_audio)
+        code = expected.clamp(max=CODEBOOK_SIZE - 1)
+        assert codes[:, k].tolist() == code.tolist()
+        if k == 0:
+            assert ended.tolist() == (expected == END_ROW).int().tolist()
+        plain.last_seen[rows.long(), k, code] = (plain.frame * FRAME_TOKENS + k).int()
+        assert torch.equal(state.last_seen, plain.last_seen)
+        assert torch.equal(state.token, first_audio + k * CODEBOOK_SIZE + code)
+        if k < FRAME_TOKENS - 1:
+            assert torch.equal(embedding.x, embedding.weight[state.token])
+            complete = embedding.normed.complete(EPS)
+            scale = torch.rsqrt(embedding.x.square().mean(-1, keepdim=True) + EPS)
+            assert_equal(complete, embedding.x * scale * embedding.gain)
+        plain.frame += k == FRAME_TOKENS - 1
+        assert torch.equal(state.frame, plain.frame)
+    assert state.position.tolist() == [12] * count  # four steps from 10 on, kept below the limit
+
+
+def test_a_row_without_a_stream_changes_nothing(states: list[SlotState]) -> None:
+    state, plain = states
+    rows = torch.full((2,), -1, dtype=torch.int32, device=DEVICE)
+    embedding = table(2)
+    codes, ended = (torch.zeros(*shape, dtype=torch.int32, device=DEVICE) for shape in ((2, 7), (2,)))
+    limits = torch.tensor([1, 99], device=DEVICE)
+    draw(randn(2, CODEBOOK_SIZE + 4), 0, state, rows, limits, embedding, codes, ended, 0)
+    enter(state, rows, embedding)
+    for name in ("token", "position", "frame", "last_seen"):
+        assert torch.equal(getattr(state, name), getattr(plain, name))
+    assert int(state.last_seen.max()) == NEVER_SEEN
+    assert not embedding.x.any()
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter refuses what has no maximum")
+def test_logits_that_are_no_numbers_draw_legal_codes(states: list[SlotState]) -> None:
+    state, _ = states
+    rows = torch.arange(3, dtype=torch.int32, device=DEVICE)
+    codes, ended = (torch.zeros(*shape, dtype=torch.int32, device=DEVICE) for shape in ((3, 7), (3,)))
+    limits = torch.tensor([1, 99], device=DEVICE)
+    logits = torch.full((3, CODEBOOK_SIZE + 4), torch.nan, device=DEVICE)
+    draw(logits, 0, state, rows, limits, table(3), codes, ended, 0)
+    assert all(0 <= code < CODEBOOK_SIZE for code in codes[:, 0].tolist())
