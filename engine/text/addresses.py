@@ -15,7 +15,7 @@ _TOP: Final = (
 )
 _FILES: Final = (
     "py|js|ts|tsx|jsx|json|ya?ml|toml|md|txt|pdf|docx?|xlsx?|pptx?|csv|html?|css|png|jpe?g|gif|svg|webp|mp[34]|wav|flac|"
-    "ogg|zip|gz|tar|exe|dll|so|sh|rs|go|cpp|java|php|rb|log|ini|cfg|sql|xml|apk|iso"
+    "ogg|zip|gz|tar|exe|dll|so|sh|rs|go|cpp|java|php|rb|log|ini|cfg|sql|xml|apk|iso|conf"
 )
 _URL: Final = re.compile(
     r"<?(?:\b(?:https?|ftp|wss?)://(?:[^\s/@<>]{1,99}@)?|(?<![\w@.-])(?=www\.))"
@@ -25,7 +25,7 @@ _BARE: Final = re.compile(
     rf"(?<![\w@./-])((?:[A-Za-z0-9][\w-]{{0,62}}\.){{1,9}}(?:{_TOP}))(?![\w-]|\.\w)(/[^\s<>\"'”’)\]}},;]{{0,2048}})?"
 )
 _FILE: Final = re.compile(
-    rf"(?<![\w@/\\.])([A-Za-z0-9_][\w-]{{0,62}}(?:\.[\w-]{{1,20}}){{0,3}})\.({_FILES})(?![\w-]|\.\w)"
+    rf"(?<![\w@.])([A-Za-z0-9_][\w-]{{0,62}}(?:\.[\w-]{{1,20}}){{0,3}})\.({_FILES})(?![\w-]|\.\w)"
 )
 _INNER_STOP: Final = re.compile(r"\w\.\w|://")
 _TWO_DIGITS: Final = re.compile(r"\d\d")
@@ -48,10 +48,17 @@ _SAID: Final = {
 }
 _WORDS: Final = frozenset(["com", "org", "net", "edu", "gov", "info", "biz", "app", "dev", "co", "me", "mil"])
 _PHONE: Final = re.compile(
-    r"(?<![\w+.,/$£€-])(?:(\+\d{1,3}|1)[\s.-])?(?:\((\d{2,4})\)\s?|(\d{3})[\s.-])(\d{3})[.-](\d{4})(?![\w-]|\.\d)"
+    r"(?<![\w+.,/$£€-])(?:(\+\d{1,3}|1)[\s.-])?(?:\((\d{2,4})\)\s?|(\d{3})(?:[.-]|\s(?=\d{3}[\s.-])))(\d{3})[\s.-](\d{4})(?![\w-]|\.\d)"
 )
 _LOCAL: Final = re.compile(r"(?<![\w+.,/$£€-])(\d{3})-(\d{4})(?![\w-]|[.,]\d)")
-_SPACED: Final = re.compile(r"(?<![\w.,$£€-])0\d{2,4}(?: \d{3,4}){1,3}(?![\w-]|[.,]\d)")
+_SPACED: Final = re.compile(r"(?<![\w.,$£€-])(?<!\d )0\d{2,4}(?: \d{3,6}){1,3}(?![\w-]|[.,]\d)")
+_LETTERED: Final = re.compile(r"(?<![\w.-])1-([89])00-(?=[A-Z])")
+_TEXTED: Final = re.compile(r"(?i:\btext)( \w{1,20} to )(\d{5,6})\b(?![.,]\d)")
+_SHORT: Final = re.compile(
+    r"(?i:\b(call|dial|ring|phone|text|calls|called|calling|dialed|dialled)\s)"
+    r"([2-9]11|112|999|988|101)(?: or ([2-9]11))?\b(?!\s(?:people|times|men|women)|[.,:%-]\d)"
+    r"|(?<=or )911\b(?! [a-z]{3,20}s\b)|\b911(?= (?:calls?|operator|dispatch|center|emergency))"
+)
 _ABROAD: Final = re.compile(r"(?<![\w+])\+(\d{1,3}(?:[\s.-]?\(?\d{1,4}\)?){2,6})(?![\w-]|[.,]\d)")
 
 
@@ -76,7 +83,15 @@ def speak_phones(text: str) -> str:
     text = _PHONE.sub(lambda m: _groups(*m.groups()), text)
     text = _ABROAD.sub(lambda m: _groups("+", *re.findall(r"\d+", m[1])) if _is_phone(m[1]) else m[0], text)
     text = _SPACED.sub(lambda m: _groups(*m[0].split()), text)
+    text = _LETTERED.sub(lambda m: f"one {cardinal(int(m[1]))} hundred ", text)
+    text = _TEXTED.sub(lambda m: m[0][: -len(m[2])] + spelled(m[2]), text)
+    text = _SHORT.sub(_short, text)
     return _LOCAL.sub(lambda m: _groups(m[1], m[2]), text)
+
+
+def _short(found: re.Match[str]) -> str:
+    called = f"{found[1]} {spelled(found[2])}" if found[1] else spelled(found[0])
+    return called + (f" or {spelled(found[3])}" if found[3] else "")
 
 
 def _is_phone(digits: str) -> bool:

@@ -24,10 +24,13 @@ def _pictures() -> str:
 
 
 # Variation selectors, keycaps, joiners between pictures and the tags of flags go with them.
-_EMOJI: Final = re.compile(f"(?:[{_pictures()}][\ufe0e\ufe0f\u20e3\u200d\U000e0020-\U000e007f]*)+|[\ufe0e\ufe0f\u20e3]")
+_PICTURES: Final = f"(?:[{_pictures()}][\ufe0e\ufe0f\u20e3\u200d\U000e0020-\U000e007f]*)+"
+_EMOJI: Final = re.compile(rf"{_PICTURES}|[\ufe0e\ufe0f\u20e3]")
+# "Rome 🇮🇹: what to see" gets its colon back; the space before a French colon is its own.
+_TITLE: Final = re.compile(rf"(?<=\w)[^\S\n]?{_PICTURES}:(?=\s|$)")
 _SMILEY: Final = re.compile(r"(?<!\S)(?:[:;=8][-'^o]?[)(\]\[DPpOo|*/\\]|<3|\^[_.]?\^|xD|XD)(?!\w)")
 
 
 def drop_emoji(text: str) -> str:
     """Without emoji, pictograms and smileys made of punctuation; 3️⃣ is 3."""
-    return _SMILEY.sub("", text if text.isascii() else _EMOJI.sub(" ", text))
+    return _SMILEY.sub("", text if text.isascii() else _EMOJI.sub(" ", _TITLE.sub(":", text)))

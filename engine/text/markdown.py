@@ -17,6 +17,15 @@ _MOST_BRACKETS: Final = 400
 _ENTITY: Final = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});")
 _BULLET: Final = re.compile(r"^(\s{0,3})[•‣◦▪●]\s", re.MULTILINE)
 _FOOTNOTE: Final = re.compile(r"\[\^[\w-]{1,30}\]:?")
+# ">90%" compares; "> 5 apples" may be quoted.
+_MORE: Final = re.compile(r"^(\s{0,3})>(?=\d|=\s?\d)", re.MULTILINE)
+_TIMES: Final = re.compile(r"(?<=\d)\*(?=\d)")
+_FORMULA: Final = re.compile(
+    r"(?<![\w$\\])(\${1,2})(?=[^\s$\d])([^$\n]{0,200}[\\^_=][^$\n]{0,200}|[A-Za-z])(?<=\S)\1(?![\w$])"
+)
+_CITED: Final = re.compile(r"(?<=[.!?,;])(?:\[\d{1,3}\]){1,9}(?=\s|$)")
+# An item or a row ends where its line does: once the marks are gone, nothing else would say so.
+_UNSTOPPED: Final = re.compile("[A-Za-z0-9À-ɏ)\\]%°\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]$")
 _TASK: Final = re.compile(r"^\[[ xX]\]\s")
 
 
@@ -24,7 +33,8 @@ def plain(text: str) -> str:
     """The text without markup and HTML entities; blocks are apart by a blank line, items and rows by a line feed."""
     text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
     if not _MARKS.search(text):
-        return text
+        return _FORMULA.sub(r"\2", text)
+    text = _CITED.sub("", _MORE.sub(r"\1\\>", _TIMES.sub(r"\\*", _FORMULA.sub(r"\2", text))))
     # To pair brackets takes time that grows with the square of their number.
     text = text.replace("[", " ") if text.count("[") > _MOST_BRACKETS else text
     tokens = _parser().parse(_FOOTNOTE.sub("", _BULLET.sub(r"\1- ", text)))
@@ -46,16 +56,21 @@ def _blocks(tokens: list[Token]) -> Iterator[tuple[str, str]]:
             depth += token.nesting
             yield "", "" if depth else "\n"
         elif token.type == "list_item_open":
-            marker = f"{token.info}{token.markup} " if token.info else ""
+            marker = f"{token.info}. " if token.info else ""
         elif token.type == "tr_close":
-            yield ", ".join(cell for cell in cells if cell), "\n"
+            yield _ended(", ".join(cell for cell in cells if cell)), "\n"
             cells = []
         elif token.type == "inline" and kind in ("td_open", "th_open"):
             cells.append(_inline(token))
         elif token.type in ("inline", "fence"):
-            yield marker + _TASK.sub("", _inline(token)), "\n" if depth else "\n\n"
+            words = marker + _TASK.sub("", _inline(token))
+            yield (_ended(words), "\n") if depth else (words, "\n\n")
             marker = ""
         kind = token.type
+
+
+def _ended(words: str) -> str:
+    return words + "." if _UNSTOPPED.search(words) else words
 
 
 def _inline(token: Token) -> str:

@@ -11,7 +11,8 @@ from engine.text.numerals import ONES, TENS
 
 _CLOSING: Final = "[\"'”’»›)\\]」』）】]*"
 # The last alternatives need no space after them.
-_STOP: Final = re.compile(rf"([.!?…‽]+){_CLOSING}(?=\s)|[。！？｡]+{_CLOSING}|[।॥؟۔]+{_CLOSING}")
+# A run of marks is tried from its first one only: else a long one takes the square of its length.
+_STOP: Final = re.compile(rf"(?<![.!?…‽])([.!?…‽]+){_CLOSING}(?=\s)|[。！？｡]+{_CLOSING}|[।॥؟۔]+{_CLOSING}")
 _CLAUSE: Final = re.compile(r"[,;:—–،؛](?:[\"'”’)\]])*(?=\s)|\s[-–—]+(?=\s)|[，；、：]")
 _PARAGRAPH: Final = re.compile(r"(?:[^\S\n]*\n){2,}|[\x0b\x0c\x1c-\x1e\u2029]")
 _LINE: Final = re.compile(r"\n")
@@ -37,12 +38,18 @@ def _lines(block: str) -> list[str]:
     """A line break ends a paragraph after a short line or before a list's item; else somebody wrapped the line."""
     joined: list[str] = []
     for line in _LINE.split(block):
-        wrapped = joined and not (len(joined[-1]) < _SHORT_LINE and not line.lstrip()[:1].islower())
+        wrapped = joined and not (len(joined[-1]) < _SHORT_LINE and _opens_line(line))
         if wrapped and not _LIST_ITEM.match(line):
             joined[-1] += " " + line
         else:
             joined.append(line)
     return joined
+
+
+def _opens_line(line: str) -> bool:
+    """No small letter, unless it is a number's that was put into words: "two eggs"."""
+    word = _FIRST_WORD.search(line)
+    return not line.lstrip()[:1].islower() or (word is not None and word[0] in _NUMBER_WORDS)
 
 
 def sentences(paragraph: str) -> list[str]:

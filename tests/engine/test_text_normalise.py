@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.text import Normaliser
+from engine.text import Normaliser, chunks
 from engine.text.numerals import cardinal, ordinal, roman, year
 
 SPOKEN = {
@@ -109,9 +109,9 @@ SPOKEN = {
     ],
     "markdown": [
         ("# Title\n\nSome *soft* and **loud** text.", "Title\n\nSome soft and loud text."),
-        ("- one\n- two", "one\ntwo"),
+        ("- one\n- two", "one.\ntwo."),
         ("a [link](https://x.org/y) and ![a cat](c.png)", "a link and a cat"),
-        ("| a | b |\n|---|---|\n| c | d |", "a, b\nc, d"),
+        ("| a | b |\n|---|---|\n| c | d |", "a, b.\nc, d."),
         ("```python\nx\n```\n\n`y` ~~z~~", "x\n\ny z"),
         ("> quoted\n\n---\n\nend", "quoted\n\nend"),
         ("[Anna]: Hello.", "[Anna]: Hello."),
@@ -171,7 +171,28 @@ HOSTILE = [
     ),
     *("<|" * 2048, "<custom_token_" * 292, "é" * 4096, "😀" * 4096, "1.2." * 1024, "1" + " " * 4000 + "x"),
     *("`a" * 2048, "[a" * 2048),
+    *(
+        "$a_" * 1365,
+        "a^" * 2048,
+        ">1\n" * 1365,
+        "#1" * 2048,
+        "$1.00-" * 682,
+        "1 000 " * 682,
+        "1/2 " * 1024,
+        '5"' * 2048,
+    ),
+    *("5h 5m " * 682, "Mon-" * 1024, "press * " * 512, "1234 " * 819, "order #A" * 512, "a-1-" * 1024, "la el " * 682),
+    *(
+        "text a to " * 409,
+        "May 1 - " * 512,
+        "score a a a " * 341,
+        "1e5" * 1365,
+        "BP " * 1365,
+        "[1]" * 1365,
+        "a/sec" * 819,
+    ),
     *("a.b@c." * 682, "0" * 4095 + "a", "5'" * 2048, "$1-" * 1365, "(555) " * 682, "12:30-" * 682, "the 80" * 682),
+    *("!" * 4095 + "a", "?!" * 2047 + "a", "…" * 4095 + "a"),
 ]
 
 
@@ -264,7 +285,7 @@ def test_hostile_text_takes_no_more_than_its_share(normalise: Normaliser, text: 
 
 def _seconds(normalise: Normaliser, text: str) -> float:
     began = time.process_time()
-    normalise(text)
+    chunks(normalise(text))
     return time.process_time() - began
 
 
