@@ -88,6 +88,7 @@ class Protocol(H11Protocol):
         try:
             await self._inner(scope, receive, send)
         except BaseException:
+            # This broad because a cancelled answer is cut, too; it is raised again in any case.
             if scope["http_version"] == "1.0" and self.cycle.response_started and not self.transport.is_closing():
                 # Such an answer ends with its connection: only a reset tells that it is not whole. Proxies speak 1.0.
                 connection = self.transport.get_extra_info("socket")

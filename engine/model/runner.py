@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.config import DEMO_CHECKPOINT, EngineConfig
-from engine.errors import CheckpointError, ConfigError, InvalidRequest
+from engine.config import EngineConfig
+from engine.errors import InvalidRequest
 from engine.messages import ModelInfo
 from engine.model import checkpoint as ckpt
-from engine.model.checkpoint import Checkpoint
 from engine.model.flight import Flight
-from engine.model.gpu_codec import gpu_codec
-from engine.model.kernels.build import BuildError
-from engine.model.llama import TorchLlama
-from engine.model.memory import check_room, slot_bytes
-from engine.model.native import NativeLlama, supports
-from engine.model.native_snac import NativeSnac
-from engine.model.native_snac import supports as supports_codec
+from engine.model.loading import Progress, device_name, device_of, models_of, open_model, weights_of
 from engine.model.slots import Sampling
-from engine.model.snac import NO_END, TorchSnac
-from engine.model.snac_layers import codebook_tables, snac_layers
-from engine.model.weights import LlamaShape, LlamaWeights, load_weights, random_weights, stored_dtype
+from engine.model.snac import NO_END
 from engine.prompt import FRAME_TOKENS, voice_prompt
 from engine.scheduler import FrameResult
 from engine.sequence import Chunk, Sequence
@@ -39,8 +28,6 @@ from engine.windows import flush_frames, window
 
 # End of speech is not legal before this many frames: no request ends without a sound.
 MIN_FRAMES = 1
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -56,16 +43,16 @@ class ModelRunner:
 
     def __init__(self, config: EngineConfig, progress: Progress = lambda stage, done: None) -> None:
         began = time.perf_counter()
-        self.device = _device(config.device)
+        self.device = device_of(config.device)
         torch.set_num_threads(config.cpu_threads or max(1, (os.cpu_count() or 2) // 2))
         # The codec's convolutions in true float32: TensorFloat-32 keeps 10 bits, a streamed sample would show it.
         torch.backends.cudnn.allow_tf32 = False
         progress("reading the checkpoint", 0.0)
-        self.checkpoint = _open(config)
+        self.checkpoint = open_model(config)
         self.context = min(config.max_context, self.checkpoint.shape.max_positions)
-        weights = _weights(self.checkpoint, self.device, config, progress)
+        weights = weights_of(self.checkpoint, self.device, config, progress)
         progress("loading the codec", 0.8)
-        self.model, self.codec, codec_name = _models(config, self.checkpoint, weights, self.device, self.context)
+        self.model, self.codec, codec_name = models_of(config, self.checkpoint, weights, self.device, self.context)
         self._launches = getattr(self.model, "launch", None)
         # The codec's own stream: a frame's audio does not queue behind the next frame.
         self._codec_stream = torch.cuda.Stream(self.device) if self._launches else None
@@ -78,7 +65,7 @@ class ModelRunner:
             voices=list(self.checkpoint.voices),
             defaults=self.checkpoint.defaults,
             sample_rate=ckpt.SAMPLE_RATE,
-            device=_device_name(self.device),
+            device=device_name(self.device),
             dtype=str(weights.embed.dtype).removeprefix("torch."),
             kernel=self.model.name,
             slots=config.max_concurrency,
@@ -194,108 +181,3 @@ class ModelRunner:
 def _slot(sequence: Sequence) -> int:
     assert sequence.slot is not None
     return sequence.slot
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("device", "no CUDA device is available here; use cpu or auto")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError("device", f"{name} does not exist; there are {torch.cuda.device_count()} CUDA devices")
-    return torch.device("cpu") if device.type == "cpu" else device
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _open(config: EngineConfig) -> Checkpoint:
-    if config.load_format == "dummy":
-        assert config.model is not None
-        return ckpt.dummy_checkpoint(config.model)
-    if config.model is None and not (DEMO_CHECKPOINT / "lm").is_dir():
-        raise CheckpointError(f"the bundled demo voice is not at {DEMO_CHECKPOINT}; set a model")
-    return ckpt.open_checkpoint(config.model or str(DEMO_CHECKPOINT / "lm"), config.revision)
-
-
-def _weights(checkpoint: Checkpoint, device: torch.device, config: EngineConfig, progress: Progress) -> LlamaWeights:
-    shape, layout = checkpoint.shape, checkpoint.layout
-    asked = None if config.dtype == "auto" else getattr(torch, config.dtype)
-    if checkpoint.folder is None:
-        return random_weights(shape, layout, device, asked or torch.bfloat16, seed=0)
-    if asked is None:
-        asked = torch.bfloat16 if device.type == "cuda" else stored_dtype(checkpoint.folder)
-    return load_weights(
-        checkpoint.folder, shape, layout, device, asked, lambda done: progress("loading weights", 0.1 + 0.7 * done)
-    )
-
-
-def _models(
-    config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, device: torch.device, context: int
-) -> tuple[Any, Any, str]:
-    """The language model and the codec: in compiled CPU kernels where they fit, else in torch."""
-    slots, threads = config.max_concurrency, config.cpu_threads or os.cpu_count() or 1
-    codec, name = _codec(config)
-    tables, layers = codebook_tables(codec), snac_layers(codec, name)
-    shape, layout, cache = checkpoint.shape, checkpoint.layout, config.cache_folder
-    reason = _no_native(config, device, supports(shape, weights) and supports_codec(layers))
-    if reason is None:
-        try:
-            native = NativeLlama(shape, weights, layout, slots, context, cache, threads)
-            return native, NativeSnac(layers, tables, slots, cache, threads), name
-        except BuildError as error:
-            reason = str(error)
-    if config.cpu_kernel == "native":
-        raise ConfigError("cpu_kernel", f"the native kernel cannot be used: {reason}")
-    if device.type == "cpu" and weights.embed.dtype != torch.float32:
-        weights = weights.to(torch.float32)
-    if device.type == "cuda":
-        check_room(slots, slot_bytes(shape, context, weights.embed.dtype), torch.cuda.mem_get_info(device)[0])
-    if device.type == "cuda" and config.gpu_kernel != "torch":
-        decoder = gpu_codec(layers, tables, slots, device, config.codec_dtype)
-    else:
-        decoder = TorchSnac(layers, tables, slots, device, torch.float32)
-    graphs = _graphs(config, shape, device)
-    if graphs:
-        return graphs(shape, weights, layout, slots, context, config.batch_invariant), decoder, name
-    return TorchLlama(shape, weights, layout, slots, context), decoder, name
-
-
-def _graphs(config: EngineConfig, shape: LlamaShape, device: torch.device) -> Any:
-    """The model of Triton kernels and CUDA graphs where it can run, else None."""
-    if device.type != "cuda" or config.gpu_kernel == "torch":
-        return None
-    if find_spec("triton") is None:
-        reason = "triton is not installed"
-    else:
-        # Here, because Triton is not on every machine.
-        from engine.model.graphs import GraphLlama
-        from engine.model.graphs import supports as fits
-
-        if fits(shape):
-            return GraphLlama
-        reason = "the model's heads do not fit its blocks"
-    if config.gpu_kernel == "triton":
-        raise ConfigError("gpu_kernel", f"the Triton kernels cannot be used: {reason}")
-    return None
-
-
-def _no_native(config: EngineConfig, device: torch.device, fits: bool) -> str | None:
-    """Why the CPU kernels are not to be used, or None."""
-    if device.type != "cpu":
-        return "the device is not the CPU"
-    if config.cpu_kernel == "torch":
-        return "cpu_kernel is torch"
-    return None if fits else "the model's dimensions do not fit the kernel's vectors"
-
-
-def _codec(config: EngineConfig) -> tuple[Any, str]:
-    if config.load_format == "dummy":
-        name = config.codec or "snac-24khz"
-        return ckpt.dummy_codec(name), name
-    if config.codec is None and config.is_demo:
-        return ckpt.load_codec(str(DEMO_CHECKPOINT / "codec")), "lyre-demo-codec"
-    name = config.codec or ckpt.DEFAULT_CODEC
-    return ckpt.load_codec(name, config.codec_revision), name

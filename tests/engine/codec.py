@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from snac import SNAC
 from snac.layers import NoiseBlock
 from torch import Tensor
 
+from engine.model.gpu_codec import Decoder
 from engine.model.native_snac import NativeSnac
 from engine.model.rng import keyed_bits, keyed_normal
 from engine.model.snac import NO_END, TorchSnac
@@ -22,18 +22,6 @@ from engine.windows import flush_frames, window
 from tests.tiny import build_snac
 
 CPU = torch.device("cpu")
-
-
-class Decoder(Protocol):
-    """What TorchSnac and NativeSnac share."""
-
-    lag: int
-
-    def reset(self, slot: int) -> None: ...
-    def decode(
-        self, slots: list[int], codes: Tensor, start: list[int], total: list[int], seeds: list[int]
-    ) -> Tensor: ...
-
 
 Build = Callable[..., Decoder]
 

@@ -305,7 +305,7 @@ def test_the_cpu_is_always_there(make: Make, device: str) -> None:
 
 
 def test_a_missing_demo_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("engine.model.runner.DEMO_CHECKPOINT", tmp_path / "nowhere")
+    monkeypatch.setattr("engine.model.loading.DEMO_CHECKPOINT", tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="nowhere"):
         ModelRunner(EngineConfig())
 

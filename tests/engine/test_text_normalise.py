@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.text import Normaliser, chunks
 from engine.text.numerals import cardinal, ordinal, roman, year
+from tests.engine import spoken as spoken_texts
 
 SPOKEN = {
     "numbers": [
@@ -202,18 +203,18 @@ def normalise() -> Normaliser:
     return Normaliser()
 
 
-@pytest.mark.parametrize(("written", "spoken"), TABLE)
+@pytest.mark.parametrize(("written", "spoken"), [*TABLE, *spoken_texts.TABLE])
 def test_what_is_written_is_spoken(normalise: Normaliser, written: str, spoken: str) -> None:
     assert normalise(written) == spoken
 
 
-@pytest.mark.parametrize(("written", "spoken"), TABLE)
+@pytest.mark.parametrize(("written", "spoken"), [*TABLE, *spoken_texts.TABLE])
 def test_what_is_spoken_stays(normalise: Normaliser, written: str, spoken: str) -> None:
     assert written
     assert normalise(spoken) == spoken
 
 
-@pytest.mark.parametrize("text", PLAIN)
+@pytest.mark.parametrize("text", [*PLAIN, *spoken_texts.PLAIN])
 def test_plain_prose_and_other_languages_stay(normalise: Normaliser, text: str) -> None:
     assert normalise(text) == text
 

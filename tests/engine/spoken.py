@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from engine.text import Normaliser
-
 SPOKEN = {
     "codes": [
         ("Your PIN is 4821.", "Your PIN is four eight two one."),
@@ -136,7 +134,7 @@ SPOKEN = {
         ("It's 3 a.m. <yawn> I sleep, etc. <sigh> I do.", "It's three A M. <yawn> I sleep, et cetera. <sigh> I do."),
     ],
 }  # fmt: skip
-TABLE = [pytest.param(*pair, id=f"{kind}-{i}") for kind, pairs in SPOKEN.items() for i, pair in enumerate(pairs)]
+TABLE = [pytest.param(*pair, id=f"spoken-{kind}-{i}") for kind, pairs in SPOKEN.items() for i, pair in enumerate(pairs)]
 
 PLAIN = [
     "I am in. Are you in? May I? It is on. As a matter of fact, I am.",
@@ -160,25 +158,3 @@ PLAIN = [
     "今天气温是 25°C，价格是 ¥100。",
     "आज तापमान 25°C है।",
 ]
-
-
-@pytest.fixture(scope="module")
-def normalise() -> Normaliser:
-    """With every switch on."""
-    return Normaliser()
-
-
-@pytest.mark.parametrize(("written", "spoken"), TABLE)
-def test_what_is_written_is_spoken(normalise: Normaliser, written: str, spoken: str) -> None:
-    assert normalise(written) == spoken
-
-
-@pytest.mark.parametrize(("written", "spoken"), TABLE)
-def test_what_is_spoken_stays(normalise: Normaliser, written: str, spoken: str) -> None:
-    assert written
-    assert normalise(spoken) == spoken
-
-
-@pytest.mark.parametrize("text", PLAIN)
-def test_plain_prose_and_other_languages_stay(normalise: Normaliser, text: str) -> None:
-    assert normalise(text) == text
