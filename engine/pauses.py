@@ -5,7 +5,8 @@ from __future__ import annotations
 from array import array
 from typing import Final
 
-SAMPLE_RATE: Final = 24_000
+from engine.windows import SAMPLE_RATE
+
 AUDIBLE: Final = 327  # of 32767: 40 dB below full scale
 EMPTY_SECONDS: Final = 0.3
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from engine.sequence import FinishReason, Sequence
 
+NEAR = 0.5
+"""A stream whose listener has less than this many seconds left goes on even while others wait for their first sound."""
+
 
 @dataclass(frozen=True)
 class FrameResult:
@@ -47,10 +50,16 @@ class Scheduler:
         """Those in a slot whose prompt is not in the cache yet, in the order of their coming."""
         return [sequence for sequence in self._running.values() if not sequence.ready]
 
-    @property
-    def launchable(self) -> list[Sequence]:
-        """Those that may need a further frame, in slot order."""
-        return [sequence for sequence in self.running if sequence.launchable]
+    def batch(self, now: float) -> list[Sequence]:
+        """Those that the next frame is for, in slot order.
+
+        While somebody waits for the first sound, streams that are far ahead of their listeners let it go first: a
+        small batch is quicker.
+        """
+        able = [sequence for sequence in self.running if sequence.launchable]
+        if all(sequence.heard_at is not None for sequence in able):
+            return able
+        return [sequence for sequence in able if sequence.heard_at is None or sequence.lead(now) < NEAR]
 
     @property
     def waiting(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from engine.windows import SAMPLE_RATE, SAMPLES_PER_FRAME
+
 
 class FinishReason(StrEnum):
     """Why a request ended."""
@@ -29,8 +31,8 @@ class Sequence:
 
     `frames` counts the current chunk's frames, `tokens` all audio codes of the request, `prefilled` the tokens of the
     current prompt that are in the cache, `flying` the frames of the chunk that were launched and have not landed.
-    `held` is audio that has not been sent yet; `heard` says whether any was. `quiet` is how many samples it has been
-    silent for.
+    `held` is audio that has not been sent yet. `sent` counts the samples that were, the first of them at the time
+    `heard_at`. `quiet` is how many samples it has been silent for.
     """
 
     request_id: int
@@ -44,7 +46,8 @@ class Sequence:
     prefilled: int = 0
     flying: int = 0
     held: bytes = b""
-    heard: bool = False
+    heard_at: float | None = None
+    sent: int = 0
     quiet: int = 0
     finish_reason: FinishReason | None = None
     truncated: bool = field(default=False)
@@ -75,6 +78,11 @@ class Sequence:
         frames, tokens = self.frames + self.flying, self.tokens + 7 * self.flying
         spent = self.max_tokens is not None and frames > 0 and tokens + 7 > self.max_tokens
         return self.ready and frames < self.current.max_frames and not spent
+
+    def lead(self, now: float) -> float:
+        """Seconds that a listener who began with the first sample could still go on with what is sent or in flight."""
+        assert self.heard_at is not None
+        return (self.sent + self.flying * SAMPLES_PER_FRAME) / SAMPLE_RATE - (now - self.heard_at)
 
     @property
     def input_tokens(self) -> int:

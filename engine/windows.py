@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+SAMPLE_RATE = 24_000
 SAMPLES_PER_FRAME = 2048
 
 

@@ -6,10 +6,13 @@ Started by engine.engine as `python -m engine.worker IN OUT CONFIG`. Leaves when
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
@@ -33,12 +36,15 @@ from engine.messages import (
 from engine.model.flight import Flight
 from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling
+from engine.pace import Pace
 from engine.pauses import pause, trailing_quiet
 from engine.scheduler import FrameResult, Scheduler
 from engine.sequence import Sequence
-from engine.windows import SAMPLES_PER_FRAME
+from engine.windows import SAMPLE_RATE, SAMPLES_PER_FRAME
 
+BYTES_PER_SECOND = 2 * SAMPLE_RATE
 LEAD_BYTES = 2 * SAMPLES_PER_FRAME
+BRIDGE = 1.5  # how many times what a frame takes of late
 
 
 class Link:
@@ -59,10 +65,11 @@ class Link:
         """Never blocks: the server's process always reads."""
         self._out.send(self._encoder.encode(message))
 
-    def receive(self, wait: bool) -> list[ToEngine]:
-        """All messages that are there; with `wait`, at least one."""
+    def receive(self, patience: float | None) -> list[ToEngine]:
+        """All messages that are there; waits so many seconds for the first, None: as long as it takes."""
         messages: list[ToEngine] = []
-        while self._in.poll(None if wait and not messages else 0):
+        wait = None if patience is None else math.ceil(1000 * patience)
+        while self._in.poll(0 if messages else wait):
             messages.append(self._decoder.decode(self._in.recv()))
         return messages
 
@@ -70,8 +77,11 @@ class Link:
 class Worker:
     """One loop over the scheduler and the runner."""
 
-    def __init__(self, link: Link, runner: ModelRunner, slots: int) -> None:
-        self._link, self._runner = link, runner
+    def __init__(
+        self, link: Link, runner: ModelRunner, slots: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._link, self._runner, self._clock = link, runner, clock
+        self._pace = Pace()
         self._scheduler = Scheduler(slots)
         self._sampling: dict[int, Sampling] = {}
         # Frames in flight, oldest first, each with whose they are: a sequence and the number of its chunk.
@@ -80,7 +90,7 @@ class Worker:
     def run(self) -> None:
         """Until `Stop`. An error in a step is fatal: every open request fails, then the process ends with it."""
         while True:
-            for message in self._link.receive(wait=self._scheduler.idle):
+            for message in self._link.receive(None if self._scheduler.idle else self._patience()):
                 match message:
                     case Generate():
                         self._accept(message)
@@ -90,18 +100,26 @@ class Worker:
                         return
             if self._scheduler.idle:
                 self._flights.clear()
+                self._pace.forget()
             else:
                 self._step()
+
+    def _patience(self) -> float:
+        """Seconds that the next launch can wait for new requests, which then need not wait for the frame after it."""
+        return self._pace.patience(self._clock()) if self._runner.ahead else 0.0
 
     def _step(self) -> None:
         self._scheduler.schedule()
         self._prefill()
-        launched = self._launch(self._scheduler.launchable)
+        if self._patience() > 0:
+            return
+        launched = self._launch(self._scheduler.batch(self._clock()))
         if self._flights and (len(self._flights) > self._runner.ahead or not launched):
             self._land(*self._flights.popleft())
 
     def _launch(self, sequences: list[Sequence]) -> bool:
         if sequences:
+            self._pace.launched(len(sequences), self._clock())
             flight = self._runner.launch(sequences)
             self._flights.append((flight, [(sequence, sequence.chunk) for sequence in sequences]))
             for sequence in sequences:
@@ -111,6 +129,7 @@ class Worker:
     def _land(self, flight: Flight, passengers: list[tuple[Sequence, int]]) -> None:
         """Passes on what a frame brought to those who still want it: others ended while it was in the air."""
         ended = flight.land()
+        self._pace.landed(self._clock())
         rows = [row for row, (s, chunk) in enumerate(passengers) if s.finish_reason is None and s.chunk == chunk]
         for row in rows:
             passengers[row][0].flying -= 1
@@ -126,13 +145,20 @@ class Worker:
                 self._go_on(result.sequence)
 
     def _prefill(self) -> None:
-        """One piece of a prompt a turn while others are listened to; else until somebody can speak."""
-        for sequence in self._scheduler.unready:
-            sampling = replace(self._sampling[sequence.request_id], seed=sequence.chunk_seed)
+        """All prompts together where that is quick; else a piece of one a turn while others are listened to."""
+        unready = [(sequence, self._sampled(sequence)) for sequence in self._scheduler.unready]
+        if self._runner.ahead:
+            self._runner.start_all(unready)
+            return
+        for sequence, sampling in unready:
             alone = not any(other.ready for other in self._scheduler.running)
             (self._runner.start if alone else self._runner.prefill)(sequence, sampling)
             if not alone:
                 return
+
+    def _sampled(self, sequence: Sequence) -> Sampling:
+        """How its current chunk is drawn."""
+        return replace(self._sampling[sequence.request_id], seed=sequence.chunk_seed)
 
     def _go_on(self, sequence: Sequence) -> None:
         """To the next chunk, after a pause, or to the end."""
@@ -143,12 +169,16 @@ class Worker:
             self._finished(sequence)
 
     def _emit(self, sequence: Sequence, pcm: bytes, at_once: bool) -> None:
-        """Sends what is ready. A stream among others starts with a frame in hand, for it will wait for theirs."""
+        """Sends what is ready. A stream among others starts with as much in hand as bridges the time to the next."""
         sequence.held += pcm
         sequence.quiet = trailing_quiet(pcm, sequence.quiet)
-        if sequence.held and (at_once or sequence.heard or len(sequence.held) >= LEAD_BYTES):
+        bridge = min(LEAD_BYTES, BRIDGE * self._pace.frame * BYTES_PER_SECOND)
+        if sequence.held and (at_once or sequence.heard_at is not None or len(sequence.held) >= bridge):
+            if sequence.heard_at is None:
+                sequence.heard_at = self._clock()
             self._link.send(Audio(sequence.request_id, sequence.held, sequence.tokens))
-            sequence.held, sequence.heard = b"", True
+            sequence.sent += len(sequence.held) // 2
+            sequence.held = b""
 
     def _accept(self, message: Generate) -> None:
         try:

@@ -24,7 +24,9 @@ from engine.model.weights import LlamaShape, LlamaWeights
 from engine.prompt import FRAME_TOKENS, TokenLayout
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
-PROMPTS = (32, 64, 128, 256)  # longer prompts run in whole multiples of the last
+PROMPTS = (32, 64, 128, 256, 512, 1024)  # longer prompts run in whole multiples of the last
+TOGETHER = (1, 2, 4, 8)  # prompts of one pass
+MOST_TOKENS = 512  # of a pass with several prompts
 
 
 class GraphLlama:
@@ -58,28 +60,45 @@ class GraphLlama:
         self.ended = torch.zeros(self.batches[-1], dtype=torch.int32, device=device)
         self.limits = torch.tensor([1, context - 1], dtype=torch.int64, device=device)
         self._min_frames = 1
-        self._slot = torch.zeros(1, dtype=torch.int64, device=device)
-        self._ids = torch.zeros(context, dtype=torch.int64, device=device)
+        self._slots = torch.zeros(TOGETHER[-1], dtype=torch.int64, device=device)
+        self._ids = torch.zeros(max(context, MOST_TOKENS), dtype=torch.int64, device=device)
         self._pool = torch.cuda.graph_pool_handle()
         self._frames: dict[int, torch.cuda.CUDAGraph] = {}
-        self._prompts: dict[int, torch.cuda.CUDAGraph] = {}
+        self._prompts: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
 
     def warm_up(self) -> None:
         """Compiles and captures everything now; else each size is captured when it is first needed."""
         for count in reversed(self.batches):
             self._frame_graph(count)
-        for count in reversed(PROMPTS):
-            if count <= self.context:
-                self._prompt_graph(count)
+        for size in reversed(PROMPTS):
+            for count in reversed(TOGETHER):
+                if size <= self.context and (count == 1 or count * size <= MOST_TOKENS):
+                    self._prompt_graph(count, size)
 
     def prefill(self, slot: int, ids: list[int]) -> None:
         """Writes a prompt's keys and values into a slot, from position 0."""
-        count = min(_prompt_size(len(ids)), self.context)
-        if len(ids) > count:
-            raise IndexError(f"{len(ids)} tokens do not fit a slot's {self.context}")
-        self._ids[: len(ids)].copy_(torch.tensor(ids).pin_memory(), non_blocking=True)
-        self._slot.fill_(slot)
-        self._prompt_graph(count).replay()
+        self.prefill_all([(slot, ids)])
+
+    def prefill_all(self, prompts: list[tuple[int, list[int]]]) -> None:
+        """Writes the keys and values of prompts into their slots, prompts of similar lengths in one pass."""
+        prompts = sorted(prompts, key=lambda prompt: len(prompt[1]), reverse=True)
+        while prompts:
+            size = min(_prompt_size(len(prompts[0][1])), self.context)
+            if len(prompts[0][1]) > size:
+                raise IndexError(f"{len(prompts[0][1])} tokens do not fit a slot's {self.context}")
+            count = max(count for count in TOGETHER if count == 1 or count * size <= MOST_TOKENS)
+            self._prefill(prompts[:count], size)
+            prompts = prompts[count:]
+
+    def _prefill(self, prompts: list[tuple[int, list[int]]], size: int) -> None:
+        count = next(count for count in TOGETHER if count >= len(prompts))
+        # Padding repeats the first prompt, which then is written twice.
+        prompts = prompts + prompts[:1] * (count - len(prompts))
+        slots = torch.tensor([slot for slot, _ in prompts]).pin_memory()
+        ids = torch.tensor([ids + [0] * (size - len(ids)) for _, ids in prompts]).pin_memory()
+        self._slots[:count].copy_(slots, non_blocking=True)
+        self._ids[: count * size].copy_(ids.flatten(), non_blocking=True)
+        self._prompt_graph(count, size).replay()
 
     def launch(self, slots: list[int], min_frames: int) -> Flight:
         """Starts seven steps for each slot and returns at once; later launches wait for it on the device."""
@@ -120,25 +139,25 @@ class GraphLlama:
             )  # fmt: skip
 
     @torch.inference_mode()
-    def prompt(self, count: int) -> None:
-        """Keys and values of the first `count` ids; what follows a shorter prompt in the slot is overwritten later."""
+    def prompt(self, count: int, size: int) -> None:
+        """Keys and values of `count` prompts of `size` ids; what pads a shorter one is overwritten later."""
         shape, step = self.shape, self.step
-        x = self.weights.embed[self._ids[:count]]
+        x = self.weights.embed[self._ids[: count * size]]
         heads = shape.heads + 2 * shape.kv_heads
         for i, layer in enumerate(self.weights.layers):
             normed = torch.empty_like(x)
             rms_norm(x, layer.input_norm, shape.eps, normed)
             qkv = F.linear(normed, layer.qkv)
-            turn_and_keep(qkv, self.keys[i], self.values[i], self._slot, step.cos, step.sin)
+            turn_and_keep(qkv, self.keys[i], self.values[i], self._slots[:count], step.cos, step.sin)
             if i + 1 == shape.layers:
                 return  # nothing reads the last layer's output
-            q, k, v = qkv.view(1, count, heads, shape.head_dim).transpose(1, 2).split(
+            q, k, v = qkv.view(count, size, heads, shape.head_dim).transpose(1, 2).split(
                 (shape.heads, shape.kv_heads, shape.kv_heads), dim=1
             )  # fmt: skip
             attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-            x = torch.addmm(x, attended.transpose(1, 2).reshape(count, -1), layer.attn_out.t())
+            x = torch.addmm(x, attended.transpose(1, 2).reshape(count * size, -1), layer.attn_out.t())
             rms_norm(x, layer.post_norm, shape.eps, normed)
-            inner = normed.new_empty(count, shape.intermediate)
+            inner = normed.new_empty(count * size, shape.intermediate)
             gate(F.linear(normed, layer.gate_up), inner)
             x = torch.addmm(x, inner, layer.down.t())
 
@@ -148,11 +167,11 @@ class GraphLlama:
             self._frames[count] = _captured(lambda: self.frame(count), self._pool)
         return self._frames[count]
 
-    def _prompt_graph(self, count: int) -> torch.cuda.CUDAGraph:
-        if count not in self._prompts:
+    def _prompt_graph(self, count: int, size: int) -> torch.cuda.CUDAGraph:
+        if (count, size) not in self._prompts:
             # The rehearsal writes what the replay then writes again.
-            self._prompts[count] = _captured(lambda: self.prompt(count), self._pool)
-        return self._prompts[count]
+            self._prompts[count, size] = _captured(lambda: self.prompt(count, size), self._pool)
+        return self._prompts[count, size]
 
 
 def supports(shape: LlamaShape) -> bool:

@@ -93,15 +93,32 @@ class ModelRunner:
             self.model.prefill(slot, piece)
         sequence.prefilled += len(piece)
         if sequence.ready:
-            self.model.state.start(slot, ids[-1], len(ids) - 1, sampling)
-            with self._beside():
-                self.codec.reset(slot)
+            self._enter(sequence, sampling)
 
     def start(self, sequence: Sequence, sampling: Sampling) -> None:
         """Prefills the sequence's current chunk as a whole."""
         self.prefill(sequence, sampling)
         while not sequence.ready:
             self.prefill(sequence, sampling)
+
+    def start_all(self, sequences: list[tuple[Sequence, Sampling]]) -> None:
+        """Prefills all these sequences' current chunks, together where the model can."""
+        together = getattr(self.model, "prefill_all", None)
+        if together is None:
+            for sequence, sampling in sequences:
+                self.start(sequence, sampling)
+            return
+        together([(_slot(sequence), sequence.current.prompt[:-1]) for sequence, _ in sequences])
+        for sequence, sampling in sequences:
+            sequence.prefilled = len(sequence.current.prompt) - 1
+            self._enter(sequence, sampling)
+
+    def _enter(self, sequence: Sequence, sampling: Sampling) -> None:
+        """A chunk whose prompt is in the cache: its next frame is the first."""
+        slot, ids = _slot(sequence), sequence.current.prompt
+        self.model.state.start(slot, ids[-1], len(ids) - 1, sampling)
+        with self._beside():
+            self.codec.reset(slot)
 
     @property
     def ahead(self) -> int:

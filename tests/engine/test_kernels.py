@@ -154,6 +154,17 @@ def test_a_prompt_is_turned_and_kept(dtype: torch.dtype) -> None:
     assert not keys[1, :, 5:].any()
 
 
+def test_prompts_of_one_pass_go_to_their_own_slots() -> None:
+    qkv = randn(2 * 5, (KV * GROUP + 2 * KV) * DIM)
+    cos, sin = randn(CONTEXT, DIM // 2), randn(CONTEXT, DIM // 2)
+    together, alone = (torch.zeros(2, 3, KV, CONTEXT, DIM, device=DEVICE) for _ in range(2))
+    for part, slot in ((qkv[:5].clone(), 2), (qkv[5:].clone(), 0)):
+        turn_and_keep(part, *alone, torch.tensor([slot], device=DEVICE), cos, sin)
+    turn_and_keep(qkv, *together, torch.tensor([2, 0], device=DEVICE), cos, sin)
+    assert torch.equal(together, alone)
+    assert together[:, [0, 2]].any()
+
+
 # ---- sampling
 
 SETTINGS = [

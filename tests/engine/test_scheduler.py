@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine.scheduler import Scheduler
+from engine.scheduler import NEAR, Scheduler
 from engine.sequence import Chunk, FinishReason, Sequence
+from engine.windows import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 Play = Callable[..., list[Sequence]]
 
@@ -37,6 +39,65 @@ def play(scheduler: Scheduler, ends: dict[tuple[int, int], int] | None = None, t
             if result.last and not scheduler.next_chunk(result.sequence):
                 finished.append(result.sequence)
     raise AssertionError("the scheduler never came to rest")
+
+
+# ---- listeners
+
+
+def listened(scheduler: Scheduler, request_id: int, seconds: float, now: float) -> Sequence:
+    """A running sequence whose listener has so many seconds left."""
+    sequence = request(request_id)
+    scheduler.add(sequence)
+    scheduler.schedule()
+    sequence.heard_at, sequence.sent, sequence.prefilled = now - 1.0, round((seconds + 1.0) * SAMPLE_RATE), 1
+    return sequence
+
+
+def test_everybody_goes_on_while_nobody_waits_for_the_first_sound() -> None:
+    scheduler = Scheduler(slots=4)
+    sequences = [listened(scheduler, i, seconds, now=9.0) for i, seconds in enumerate((0.1, 30.0, -1.0))]
+    assert scheduler.batch(9.0) == sequences
+
+
+def test_who_waits_for_the_first_sound_goes_first_with_those_nearly_dry() -> None:
+    scheduler = Scheduler(slots=4)
+    rich, poor = listened(scheduler, 1, NEAR + 0.1, now=9.0), listened(scheduler, 2, NEAR - 0.1, now=9.0)
+    new = request(3)
+    scheduler.add(new)
+    scheduler.schedule()
+    assert scheduler.batch(9.0) == [poor, new]
+    assert scheduler.batch(9.2) == [rich, poor, new]
+    # What is in flight will be there in time.
+    rich.flying = 3
+    assert scheduler.batch(9.2) == [poor, new]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_stream_is_late_because_others_start(seed: int) -> None:
+    """Streams come all the time to a device that is nearly busy: a frame takes 10 ms and 1 ms a row."""
+    chance, scheduler, now, late, waited = random.Random(seed), Scheduler(slots=64), 0.0, 0, []
+    born: dict[int, float] = {}
+    for turn in range(3000):
+        if chance.random() < 0.15:
+            born[turn] = now
+            scheduler.add(request(turn, frames=(chance.randrange(20, 120),)))
+        scheduler.schedule()
+        batch = scheduler.batch(now)
+        now += 0.01 + 0.001 * len(batch)
+        for result in scheduler.postprocess((sequence, False) for sequence in batch):
+            sequence = result.sequence
+            if sequence.frames == 3:
+                sequence.heard_at = now
+                waited.append(now - born[sequence.request_id])
+            if sequence.frames >= 3:
+                late += sequence.lead(now) < -0.001
+                sequence.sent += SAMPLES_PER_FRAME
+            if result.last:
+                scheduler.next_chunk(sequence)
+    assert len(waited) > 300
+    assert late == 0
+    # Three frames of everybody would take three times the largest batch's time.
+    assert sorted(waited)[len(waited) // 2] < 0.1
 
 
 # ---- order and slots

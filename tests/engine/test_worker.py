@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -27,10 +30,10 @@ class Script:
     turns: list[list[ToEngine]]
     sent: list[FromEngine] = field(default_factory=list)
 
-    def receive(self, wait: bool) -> list[ToEngine]:
+    def receive(self, patience: float | None) -> list[ToEngine]:
         if self.turns:
             return self.turns.pop(0)
-        return [Stop()] if wait else []
+        return [Stop()] if patience is None else []
 
     def send(self, message: FromEngine) -> None:
         self.sent.append(message)
@@ -76,9 +79,11 @@ def ending(load: Callable[[Path], ModelRunner], ending_model: Path) -> ModelRunn
     return load(ending_model)
 
 
-def run(runner: ModelRunner, *turns: list[ToEngine], slots: int = 2) -> Script:
+def run(
+    runner: ModelRunner, *turns: list[ToEngine], slots: int = 2, clock: Callable[[], float] = time.monotonic
+) -> Script:
     script = Script(list(turns))
-    Worker(script, runner, slots).run()  # type: ignore[arg-type]
+    Worker(script, runner, slots, clock).run()  # type: ignore[arg-type]
     return script
 
 
@@ -226,13 +231,26 @@ def test_one_piece_of_one_prompt_is_read_between_two_frames(endless: ModelRunner
     assert first_heard[1] - first_heard[0] >= 4
 
 
-def test_a_stream_among_others_starts_with_a_frame_in_hand(endless: ModelRunner) -> None:
-    def first_piece(script: Script, request_id: int) -> int:
-        return next(len(m.pcm) for m in script.sent if isinstance(m, Audio) and m.request_id == request_id)
+def first_piece(script: Script, request_id: int) -> int:
+    return next(len(m.pcm) for m in script.sent if isinstance(m, Audio) and m.request_id == request_id)
 
-    alone = run(endless, [generate(1)])
-    crowd = run(endless, [generate(1, max_tokens=140)], [], [], [], [generate(2)])
-    assert first_piece(alone, 1) < FRAME_BYTES <= first_piece(crowd, 2)
+
+def test_a_stream_among_others_starts_with_what_bridges_a_frame(endless: ModelRunner) -> None:
+    turns: list[list[ToEngine]] = [[generate(1, max_tokens=140)], [], [], [], [generate(2)]]
+    slow = run(endless, *turns, clock=partial(next, count(step=0.04)))
+    quick = run(endless, *turns, clock=partial(next, count(step=0.001)))
+    assert first_piece(slow, 1) == first_piece(quick, 1) == first_piece(quick, 2) < FRAME_BYTES <= first_piece(slow, 2)
+
+
+def test_streams_far_ahead_of_their_listeners_let_a_new_one_go_first(endless: ModelRunner) -> None:
+    early = [generate(1, max_tokens=280), generate(2, max_tokens=280)]
+    script = run(endless, early, *([[]] * 20), [generate(3)], slots=3, clock=lambda: 0.0)
+    ids = [m.request_id for m in script.sent if isinstance(m, Audio)]
+    new = ids.index(3)
+    # Its three frames came without a frame for the others between them, and these got all of theirs in the end.
+    assert ids[new - 1 : new + 1] == [2, 3]
+    assert len(script.pcm(1)) == len(script.pcm(2)) == 40 * FRAME_BYTES
+    assert ids[:new].count(1) == 21 - 2
 
 
 def test_a_short_request_among_others_is_heard_to_its_end(endless: ModelRunner) -> None:

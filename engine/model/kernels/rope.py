@@ -9,15 +9,16 @@ import triton.language as tl
 from torch import Tensor
 
 
-def turn_and_keep(qkv: Tensor, keys: Tensor, values: Tensor, slot: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """qkv [T, (heads + 2 kv_heads) * D]: queries and keys are turned in place; token t is at position t of the slot.
+def turn_and_keep(qkv: Tensor, keys: Tensor, values: Tensor, slots: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """qkv [P * T, (heads + 2 kv_heads) * D], prompt after prompt: queries and keys are turned in place.
 
-    keys, values [slots, kv_heads, context, D] of one layer; `slot` [1] lies on the device, so that a graph may hold it.
+    Token t of a prompt goes to position t of its slot. keys, values [slots, kv_heads, context, D] of one layer; `slots`
+    [P] lies on the device, so that a graph may hold it.
     """
     _, kv_heads, context, dim = keys.shape
-    heads = qkv.shape[1] // dim
-    _turn[(qkv.shape[0], heads)](
-        qkv, keys, values, slot, cos, sin, D=dim, HEADS=heads, KV=kv_heads, CONTEXT=context, num_warps=1
+    heads, prompts = qkv.shape[1] // dim, slots.shape[0]
+    _turn[(qkv.shape[0] // prompts, heads, prompts)](
+        qkv, keys, values, slots, cos, sin, D=dim, HEADS=heads, KV=kv_heads, CONTEXT=context, num_warps=1
     )
 
 
@@ -25,10 +26,10 @@ def turn_and_keep(qkv: Tensor, keys: Tensor, values: Tensor, slot: Tensor, cos: 
 def _turn(
     qkv, keys, values, slots, cos, sin, D: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, CONTEXT: tl.constexpr
 ):
-    t, head = tl.program_id(0), tl.program_id(1)
-    slot = tl.load(slots).to(tl.int64)
+    t, head, prompt = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    slot = tl.load(slots + prompt).to(tl.int64)
     h = tl.arange(0, D // 2)
-    at = qkv + (t.to(tl.int64) * HEADS + head) * D + h
+    at = qkv + ((prompt * tl.num_programs(0) + t).to(tl.int64) * HEADS + head) * D + h
     a, b = tl.load(at), tl.load(at + D // 2)
     cache = ((slot * KV + head % KV) * CONTEXT + t) * D + h
     if head >= HEADS - KV:

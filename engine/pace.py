@@ -1,0 +1,51 @@
+"""How long frames take: when the next one should be launched, and how much audio bridges the time to it.
+
+A frame that is launched early cannot take in a stream that comes meanwhile; one that is launched late lets the device
+stand still. So it is launched just before the device has finished all that it was given.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+GUARD = 0.002  # seconds by which a launch comes before the device is done, for what the host takes to make it
+_FORGET = 0.2  # how much of an estimate the latest frame replaces
+
+
+class Pace:
+    """All times are seconds of one clock, given by the caller."""
+
+    def __init__(self) -> None:
+        self.frame = 0.0  # what frames take of late, whatever their size
+        self._expected: dict[int, float] = {}
+        self._flights: deque[tuple[int, float]] = deque()
+        self._landed = 0.0
+
+    def launched(self, rows: int, now: float) -> None:
+        """A frame of so many rows begins when those before it are done."""
+        self._flights.append((rows, now))
+
+    def landed(self, now: float) -> None:
+        """The oldest frame is done."""
+        rows, launched = self._flights.popleft()
+        taken = now - max(launched, self._landed)
+        self._landed = now
+        known = self._expected.get(_size(rows), taken)
+        self._expected[_size(rows)] = known + _FORGET * (taken - known)
+        self.frame += _FORGET * (taken - self.frame) if self.frame else taken
+
+    def forget(self) -> None:
+        """Nobody waits any more for what is in flight."""
+        self._flights.clear()
+
+    def patience(self, now: float) -> float:
+        """Seconds until the next frame should be launched; 0 where nothing is in flight, or nobody knows."""
+        done = self._landed
+        for rows, launched in self._flights:
+            done = max(done, launched) + self._expected.get(_size(rows), 0.0)
+        return max(0.0, done - GUARD - now) if self._flights else 0.0
+
+
+def _size(rows: int) -> int:
+    """Batches of similar sizes take similar times."""
+    return (rows - 1).bit_length()

@@ -1,0 +1,63 @@
+"""When a frame is launched: as late as nobody waits for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.pace import GUARD, Pace
+
+
+def flown(pace: Pace, rows: int, seconds: float, now: float) -> float:
+    """A frame that is launched and lands; -> the time after it."""
+    pace.launched(rows, now)
+    pace.landed(now + seconds)
+    return now + seconds
+
+
+def test_an_unknown_size_is_launched_at_once() -> None:
+    pace = Pace()
+    assert pace.patience(5.0) == 0.0
+    pace.launched(4, 5.0)
+    assert pace.patience(5.0) == 0.0
+
+
+def test_the_next_launch_waits_until_just_before_the_frame_is_done() -> None:
+    pace = Pace()
+    now = flown(pace, 4, 0.02, 5.0)
+    pace.launched(4, now + 1.0)
+    assert pace.patience(now + 1.0) == pytest.approx(0.02 - GUARD)
+    assert pace.patience(now + 1.015) == pytest.approx(0.005 - GUARD)
+    assert pace.patience(now + 1.02) == 0.0
+
+
+def test_two_frames_in_flight_follow_each_other() -> None:
+    pace = Pace()
+    now = flown(pace, 4, 0.02, 5.0)
+    pace.launched(4, now)
+    pace.launched(3, now + 0.018)
+    assert pace.patience(now + 0.018) == pytest.approx(0.022 - GUARD)
+    pace.landed(now + 0.02)
+    # Launched before the first was done, it has been running only since then.
+    pace.landed(now + 0.04)
+    assert pace.frame == pytest.approx(0.02)
+    pace.launched(4, now + 0.04)
+    assert pace.patience(now + 0.04) == pytest.approx(0.02 - GUARD)
+
+
+def test_batches_of_other_sizes_have_times_of_their_own() -> None:
+    pace = Pace()
+    now = flown(pace, 1, 0.01, 0.0)
+    now = flown(pace, 64, 0.03, now)
+    for rows, seconds in ((1, 0.01), (33, 0.03), (64, 0.03)):
+        pace.launched(rows, now)
+        assert pace.patience(now) == pytest.approx(seconds - GUARD)
+        pace.forget()
+    assert pace.patience(now) == 0.0
+
+
+def test_estimates_follow_what_is_measured() -> None:
+    pace, now = Pace(), 0.0
+    for seconds in [0.02] * 5 + [0.04] * 40:
+        now = flown(pace, 8, seconds, now)
+    pace.launched(8, now)
+    assert pace.patience(now) == pytest.approx(0.04 - GUARD, rel=0.01)
