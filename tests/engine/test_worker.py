@@ -224,7 +224,8 @@ def test_a_long_prompt_is_taken_in_pieces_while_others_are_heard(endless: ModelR
 
 def test_one_piece_of_one_prompt_is_read_between_two_frames(endless: ModelRunner) -> None:
     prompts = [generate(request_id, "a " * 100, max_tokens=42) for request_id in (2, 3)]
-    script = run(endless, [generate(1, max_tokens=280)], [], [], prompts, slots=3)
+    # On a clock so quick that the first stream's listener is never far behind.
+    script = run(endless, [generate(1, max_tokens=280)], [], [], prompts, slots=3, clock=partial(next, count()))
     order = [message.request_id for message in script.sent if isinstance(message, Audio)]
     first_heard = [order[: order.index(request_id)].count(1) for request_id in (2, 3)]
     # Five pieces each, one a turn: the second prompt's turn comes when the first one has been read.
