@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from engine.model.kernels.attention import attend, scratch_sizes
@@ -55,7 +54,7 @@ class Plan:
     attention: Attention
 
 
-# Chosen with benchmarks/products.py on an H200 for Orpheus-3B's shapes; any shape computes correctly with them.
+# Chosen with benchmarks/plans.py on an H200 for Orpheus-3B's shapes; any shape computes correctly with them.
 # All batches of one plan give a row the same bits; another plan may round otherwise.
 ONE = Plan(
     1,
@@ -170,7 +169,8 @@ class FusedStep:
             gate(both, inner, early=self.early)
             torch.addmm(x, inner, layer.down.t(), out=x)
         rms_norm(x, self.weights.norm, eps, normed, early=self.early)
-        return logits.copy_(F.linear(normed, self.weights.head[k]))
+        wide = {} if normed.dtype == torch.float32 else {"out_dtype": torch.float32}
+        return torch.mm(normed, self.weights.head[k].t(), **wide, out=logits)
 
     def _attend(self, i: int, count: int, cut: Attention) -> None:
         attend(

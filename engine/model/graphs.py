@@ -164,13 +164,13 @@ class GraphLlama:
     def _frame_graph(self, count: int) -> torch.cuda.CUDAGraph:
         if count not in self._frames:
             self.step.rows.fill_(-1)  # the rehearsal is for nobody
-            self._frames[count] = _captured(lambda: self.frame(count), self._pool)
+            self._frames[count] = captured(lambda: self.frame(count), self._pool)
         return self._frames[count]
 
     def _prompt_graph(self, count: int, size: int) -> torch.cuda.CUDAGraph:
         if (count, size) not in self._prompts:
             # The rehearsal writes what the replay then writes again.
-            self._prompts[count, size] = _captured(lambda: self.prompt(count, size), self._pool)
+            self._prompts[count, size] = captured(lambda: self.prompt(count, size), self._pool)
         return self._prompts[count, size]
 
 
@@ -197,7 +197,7 @@ def _prompt_size(count: int) -> int:
     return next((size for size in PROMPTS if size >= count), -(-count // PROMPTS[-1]) * PROMPTS[-1])
 
 
-def _captured(action: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
+def captured(action: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
     """`action` once for real (which compiles its kernels), then recorded."""
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()

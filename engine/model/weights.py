@@ -18,8 +18,8 @@ from engine.model.reading import reading
 from engine.model.rope import inverse_frequencies
 from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS, TokenLayout
 
-# Rows of a slot's head: its 4,096 codes, end of speech, and padding to a multiple of 4.
-HEAD_ROWS = CODEBOOK_SIZE + 4
+# Rows of a slot's head: its 4,096 codes, end of speech, and padding: libraries are slow unless the rows divide by 8.
+HEAD_ROWS = CODEBOOK_SIZE + 8
 END_ROW = CODEBOOK_SIZE
 
 
