@@ -51,13 +51,18 @@ class Settings(BaseModel):
     revision: str | None = Field(EngineConfig.revision, description="revision of the model on the hub")
     codec_revision: str | None = Field(EngineConfig.codec_revision, description="revision of the codec on the hub")
     device: str = Field(EngineConfig.device, description="auto, cpu, cuda or cuda:N")
+    devices: str | None = Field(
+        EngineConfig.devices, description="auto: every GPU, or a list as in 0,1: an engine on each; none: device alone"
+    )
     dtype: str = Field(EngineConfig.dtype, description="auto, float32 or bfloat16")
     codec_dtype: str = Field(
         EngineConfig.codec_dtype, description="the codec on a GPU: auto, float32, float16 or bfloat16"
     )
     load_format: str = Field(EngineConfig.load_format, description="auto, or dummy: random weights of a known shape")
-    max_concurrency: int = Field(EngineConfig.max_concurrency, description="requests that are spoken at once")
-    max_queue: int = Field(EngineConfig.max_queue, description="requests that may wait for a place")
+    max_concurrency: int = Field(
+        EngineConfig.max_concurrency, description="requests that are spoken at once, on each device"
+    )
+    max_queue: int = Field(EngineConfig.max_queue, description="requests that may wait, for each device")
     max_context: int = Field(EngineConfig.max_context, description="tokens a slot holds, prompt and audio")
     repetition_window: int | None = Field(
         EngineConfig.repetition_window, description="audio codes that the repetition penalty looks back on"

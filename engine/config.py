@@ -11,6 +11,7 @@ from engine.errors import ConfigError, InvalidRequest
 
 DEMO_CHECKPOINT: Final = Path(__file__).resolve().parent.parent / "demo" / "checkpoint"
 _DEVICE: Final = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
+_LISTED: Final = re.compile(r"(?P<cpu>cpu)|(cuda:)?(?P<index>\d+)")
 DTYPES: Final = ("auto", "float32", "bfloat16")
 LOAD_FORMATS: Final = ("auto", "dummy")
 CODEC_DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
@@ -25,6 +26,8 @@ class EngineConfig:
     `model` and `codec` are hub ids, local folders, or (with `load_format="dummy"`) names of known shapes.
     `model=None` takes the bundled demo voice; `codec=None` takes the codec that belongs to the model.
     `codec_dtype` is the codec's arithmetic on a GPU: auto is float16 if that is not heard. On the CPU it is float32.
+    `devices` is auto (every CUDA device) or a list such as "0,1": an engine process on each, and requests go to the
+    least loaded. `max_concurrency` and `max_queue` are those of one device.
     `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text.
     `batch_invariant`: on a GPU, too, a seed gives the same codes alone and in any batch, at some cost in speed.
     `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default:
@@ -36,6 +39,7 @@ class EngineConfig:
     revision: str | None = None
     codec_revision: str | None = None
     device: str = "auto"
+    devices: str | None = None
     dtype: str = "auto"
     codec_dtype: str = "auto"
     load_format: str = "auto"
@@ -53,6 +57,10 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):
             raise ConfigError("device", f"{self.device!r} is not auto, cpu, cuda or cuda:N")
+        if self.devices is not None and self.device != "auto":
+            raise ConfigError("devices", "device and devices exclude each other")
+        if self.devices not in (None, "auto") and self.device_names is None:
+            raise ConfigError("devices", f"{self.devices!r} is not auto, nor a list of GPUs (0,1) or of CPUs (cpu,cpu)")
         _choice("dtype", self.dtype, DTYPES)
         _choice("codec_dtype", self.codec_dtype, CODEC_DTYPES)
         _choice("load_format", self.load_format, LOAD_FORMATS)
@@ -68,6 +76,13 @@ class EngineConfig:
             _at_least("cpu_threads", self.cpu_threads, 1)
         if self.load_format == "dummy" and self.model is None:
             raise ConfigError("model", "load_format 'dummy' needs the name of a shape, for example 'orpheus-3b'")
+
+    @property
+    def device_names(self) -> list[str] | None:
+        """The list in `devices`, each a `device`; None where it names none, or CPUs beside CUDA devices."""
+        listed = [_LISTED.fullmatch(name.strip()) for name in (self.devices or "").split(",")]
+        names = ["cpu" if name["cpu"] else f"cuda:{int(name['index'])}" for name in listed if name]
+        return names if len(names) == len(listed) and len({name == "cpu" for name in names}) == 1 else None
 
     @property
     def cache_folder(self) -> Path:

@@ -1,6 +1,7 @@
 """What crosses the boundary between the server's process and the engine process, by direction.
 
-Encoded with msgpack, one message a ZeroMQ frame. Audio is signed 16-bit little-endian mono PCM.
+Encoded with msgpack: one message a ZeroMQ frame to the engine, a list of messages from it. Audio is signed 16-bit
+little-endian mono PCM.
 """
 
 from __future__ import annotations
@@ -71,20 +72,20 @@ class ModelInfo(msgspec.Struct, frozen=True):
     chunk_chars: int = MAX_CHUNK_CHARS  # the longest piece of text that the model speaks in one go
 
 
-class Loading(msgspec.Struct, tag=True, frozen=True):
+class Loading(msgspec.Struct, tag=True, frozen=True, array_like=True):
     """Start-up progress: what is being done, and the share that is done (0..1)."""
 
     stage: str
     done: float
 
 
-class Ready(msgspec.Struct, tag=True, frozen=True):
+class Ready(msgspec.Struct, tag=True, frozen=True, array_like=True):
     """The models are loaded and a warm synthesis has succeeded."""
 
     info: ModelInfo
 
 
-class Broken(msgspec.Struct, tag=True, frozen=True):
+class Broken(msgspec.Struct, tag=True, frozen=True, array_like=True):
     """The engine cannot start; the process ends after this. `kind` is the error's class name."""
 
     kind: str
@@ -92,7 +93,7 @@ class Broken(msgspec.Struct, tag=True, frozen=True):
     field: str | None = None
 
 
-class Audio(msgspec.Struct, tag=True, frozen=True):
+class Audio(msgspec.Struct, tag=True, frozen=True, array_like=True, gc=False):
     """The next samples of a request; `tokens` are the audio codes generated for it so far."""
 
     request_id: int
@@ -100,7 +101,7 @@ class Audio(msgspec.Struct, tag=True, frozen=True):
     tokens: int
 
 
-class Finished(msgspec.Struct, tag=True, frozen=True):
+class Finished(msgspec.Struct, tag=True, frozen=True, array_like=True):
     """The request's slot is free. `reason`: "stop", "length" or "cancelled"."""
 
     request_id: int
@@ -109,7 +110,7 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
     output_tokens: int
 
 
-class Failed(msgspec.Struct, tag=True, frozen=True):
+class Failed(msgspec.Struct, tag=True, frozen=True, array_like=True):
     """The request broke; its slot is free. `param` is set when the request itself was at fault."""
 
     request_id: int

@@ -1,30 +1,28 @@
-"""The engine process as the server's side sees it: started, listened to, ended."""
+"""The engine process as the server's side sees it: started, ended, and why it would not start."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import zmq.asyncio
 
 from engine.config import EngineConfig
 from engine.errors import CheckpointError, ConfigError, EngineError
-from engine.messages import Broken, FromEngine
+from engine.messages import Broken
 
 ROOT = Path(__file__).resolve().parent.parent
-LAST_WORDS_SECONDS = 0.2  # what a dead worker sent last may still be on its way through the socket
+WORKER = "engine.worker"  # the module that runs there
 
 
 async def start_worker(config: EngineConfig, inbox: str, outbox: str) -> asyncio.subprocess.Process:
     """`inbox` and `outbox` are the worker's ends of its two sockets."""
     settings = msgspec.json.encode(_anchored(config)).decode()
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "engine.worker", inbox, outbox, settings),
+        *(sys.executable, "-m", WORKER, inbox, outbox, settings),
         # The pipe tells the worker that this process lives; a new session keeps the terminal's Ctrl-C away from it.
         stdin=asyncio.subprocess.PIPE,
         start_new_session=True,
@@ -39,20 +37,6 @@ async def end_worker(process: asyncio.subprocess.Process, seconds: float) -> Non
     except TimeoutError:
         process.kill()
         await process.wait()
-
-
-async def messages(socket: zmq.asyncio.Socket, died: asyncio.Task[int]) -> AsyncIterator[FromEngine]:
-    """What the worker sends, until it is gone."""
-    decoder = msgspec.msgpack.Decoder(FromEngine)
-    while True:
-        receiving = asyncio.ensure_future(socket.recv())
-        await asyncio.wait({receiving, died}, return_when=asyncio.FIRST_COMPLETED)
-        if not receiving.done() and died.done():
-            await asyncio.wait({receiving}, timeout=LAST_WORDS_SECONDS)
-        if not receiving.done():
-            receiving.cancel()
-            return
-        yield decoder.decode(receiving.result())
 
 
 def start_error(message: Broken) -> EngineError:

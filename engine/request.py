@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from typing import TypeVar
 
 from engine.config import EngineConfig, SamplingParams
 from engine.messages import Generate, ModelInfo
+from engine.stream import SpeechStream
 from engine.text import TextChunk
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Request:
+    """An accepted request: what the engine process is told, and where its answer goes."""
+
+    message: Generate
+    stream: SpeechStream
 
 
 def generate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
 from engine.errors import EngineError
@@ -13,7 +14,7 @@ BYTES_PER_SECOND = 48_000  # s16le mono at 24 kHz
 
 
 class SpeechStream:
-    """An asynchronous iterator over s16le mono 24 kHz PCM, whole samples in each piece.
+    """An asynchronous iterator over s16le mono 24 kHz PCM, whole samples in each piece; for one reader.
 
     Iterating raises GenerationFailed when the request breaks (what came before is incomplete), EngineUnavailable when
     the engine died while it was queued, InvalidRequest when it turns out to be wrong. The figures are final when the
@@ -28,7 +29,10 @@ class SpeechStream:
         self.audio_seconds = 0.0
         self._cancel = cancel
         self._born = time.monotonic()
-        self._pieces: asyncio.Queue[bytes | EngineError | None] = asyncio.Queue()
+        # Not an asyncio.Queue: with hundreds of streams its share of the server's time would be felt.
+        self._pieces: deque[bytes] = deque()
+        self._waiting: asyncio.Future[None] | None = None
+        self._error: EngineError | None = None
         self._done = False
 
     @property
@@ -39,23 +43,27 @@ class SpeechStream:
     def cancel(self) -> None:
         """Stops the generation; the iteration ends. Does nothing when the request has ended."""
         if not self._done:
-            self._done = True
-            self.finish_reason = "cancelled"
-            self._pieces.put_nowait(None)
+            self._end("cancelled")
             self._cancel(self.request_id)
 
     def __aiter__(self) -> SpeechStream:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = await self._pieces.get()
-        if isinstance(piece, bytes):
-            return piece
-        # The end stays the end, however often it is asked for.
-        self._pieces.put_nowait(piece)
-        if piece is None:
-            raise StopAsyncIteration
-        raise piece
+        while not self._pieces:
+            # The end stays the end, however often it is asked for.
+            if self._error is not None:
+                raise self._error
+            if self._done:
+                raise StopAsyncIteration
+            if self._waiting is not None:
+                raise RuntimeError("two readers of one stream")
+            self._waiting = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+        return self._pieces.popleft()
 
     # ---- the engine's side
 
@@ -64,21 +72,29 @@ class SpeechStream:
         if not self._done:
             self.output_tokens = tokens
             self.audio_seconds += len(pcm) / BYTES_PER_SECOND
-            self._pieces.put_nowait(pcm)
+            self._pieces.append(pcm)
+            self._wake()
 
     def finish(self, reason: str, input_tokens: int, output_tokens: int) -> None:
         """All audio has been fed."""
         if not self._done:
-            self._done = True
-            self.finish_reason = reason
             self.input_tokens, self.output_tokens = input_tokens, output_tokens
-            self._pieces.put_nowait(None)
+            self._end(reason)
 
     def fail(self, error: EngineError) -> None:
         """The request broke."""
         if not self._done:
-            self._done = True
-            self._pieces.put_nowait(error)
+            self._error = error
+            self._end(None)
+
+    def _end(self, reason: str | None) -> None:
+        self._done = True
+        self.finish_reason = reason
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
 
 def silent_stream() -> SpeechStream:

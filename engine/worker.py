@@ -6,7 +6,6 @@ Started by engine.engine as `python -m engine.worker IN OUT CONFIG`. Leaves when
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -16,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
-import zmq
 
 from engine.config import EngineConfig
 from engine.errors import CheckpointError, ConfigError, InvalidRequest
+from engine.link import WorkerLink
 from engine.messages import (
     Audio,
     Broken,
@@ -31,7 +30,6 @@ from engine.messages import (
     Loading,
     Ready,
     Stop,
-    ToEngine,
 )
 from engine.model.flight import Flight
 from engine.model.runner import ModelRunner
@@ -47,41 +45,15 @@ LEAD_BYTES = 2 * SAMPLES_PER_FRAME
 BRIDGE = 1.5  # how many times what a frame takes of late
 
 
-class Link:
-    """The two sockets to the server's process."""
-
-    def __init__(self, inbox: str, outbox: str) -> None:
-        context = zmq.Context.instance()
-        self._in, self._out = context.socket(zmq.PULL), context.socket(zmq.PUSH)
-        self._out.setsockopt(zmq.SNDHWM, 0)
-        # What was sent last still goes out when the process ends.
-        self._out.setsockopt(zmq.LINGER, 2000)
-        self._in.connect(inbox)
-        self._out.connect(outbox)
-        self._decoder = msgspec.msgpack.Decoder(ToEngine)
-        self._encoder = msgspec.msgpack.Encoder()
-
-    def send(self, message: FromEngine) -> None:
-        """Never blocks: the server's process always reads."""
-        self._out.send(self._encoder.encode(message))
-
-    def receive(self, patience: float | None) -> list[ToEngine]:
-        """All messages that are there; waits so many seconds for the first, None: as long as it takes."""
-        messages: list[ToEngine] = []
-        wait = None if patience is None else math.ceil(1000 * patience)
-        while self._in.poll(0 if messages else wait):
-            messages.append(self._decoder.decode(self._in.recv()))
-        return messages
-
-
 class Worker:
     """One loop over the scheduler and the runner."""
 
     def __init__(
-        self, link: Link, runner: ModelRunner, slots: int, clock: Callable[[], float] = time.monotonic
+        self, link: WorkerLink, runner: ModelRunner, slots: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._link, self._runner, self._clock = link, runner, clock
         self._pace = Pace()
+        self._outgoing: list[FromEngine] = []
         self._scheduler = Scheduler(slots)
         self._sampling: dict[int, Sampling] = {}
         # Frames in flight, oldest first, each with whose they are: a sequence and the number of its chunk.
@@ -98,6 +70,7 @@ class Worker:
                         self._cancel(message.request_id)
                     case Stop():
                         return
+            self._flush()
             if self._scheduler.idle:
                 self._flights.clear()
                 self._pace.forget()
@@ -138,11 +111,15 @@ class Worker:
         for row, result in zip(rows, brought, strict=True):
             results[row] = result
         pcm = self._runner.speak(results, flight.codes)
-        for row in rows:
-            result = results[row]
-            self._emit(result.sequence, pcm[row], at_once=result.last or len(rows) == 1)
-            if result.last:
-                self._go_on(result.sequence)
+        # Who has not been heard yet goes first: the server turns to its streams in this order.
+        new = [row for row in rows if passengers[row][0].heard_at is None]
+        for part in (new, [row for row in rows if row not in new]):
+            for row in part:
+                result = results[row]
+                self._emit(result.sequence, pcm[row], at_once=result.last or len(rows) == 1)
+                if result.last:
+                    self._go_on(result.sequence)
+            self._flush()
 
     def _prefill(self) -> None:
         """All prompts together where that is quick; else a piece of one a turn while others are listened to."""
@@ -176,7 +153,7 @@ class Worker:
         if sequence.held and (at_once or sequence.heard_at is not None or len(sequence.held) >= bridge):
             if sequence.heard_at is None:
                 sequence.heard_at = self._clock()
-            self._link.send(Audio(sequence.request_id, sequence.held, sequence.tokens))
+            self._outgoing.append(Audio(sequence.request_id, sequence.held, sequence.tokens))
             sequence.sent += len(sequence.held) // 2
             sequence.held = b""
 
@@ -186,7 +163,7 @@ class Worker:
                 replace(self._runner.prompt(message.voice, chunk.text), pause=chunk.pause) for chunk in message.chunks
             ]
         except InvalidRequest as error:
-            self._link.send(Failed(message.request_id, error.message, error.param))
+            self._outgoing.append(Failed(message.request_id, error.message, error.param))
             return
         self._sampling[message.request_id] = Sampling(
             temperature=message.temperature,
@@ -206,7 +183,14 @@ class Worker:
     def _finished(self, sequence: Sequence) -> None:
         del self._sampling[sequence.request_id]
         assert sequence.finish_reason is not None
-        self._link.send(Finished(sequence.request_id, sequence.finish_reason, sequence.input_tokens, sequence.tokens))
+        end = Finished(sequence.request_id, sequence.finish_reason, sequence.input_tokens, sequence.tokens)
+        self._outgoing.append(end)
+
+    def _flush(self) -> None:
+        """One frame of the socket for all that has come together: its price is the same for one stream or hundreds."""
+        if self._outgoing:
+            self._link.send(self._outgoing)
+            self._outgoing = []
 
 
 def leave_with_parent() -> None:
@@ -226,14 +210,14 @@ def leave_with_parent() -> None:
 def main(inbox: str, outbox: str, config_json: str) -> int:
     """Exit status 0 after `Stop`, 1 when the engine cannot start; a broken step ends with a traceback."""
     leave_with_parent()
-    link = Link(inbox, outbox)
+    link = WorkerLink(inbox, outbox)
     try:
         config = msgspec.json.decode(config_json, type=EngineConfig)
-        runner = ModelRunner(config, progress=lambda stage, done: link.send(Loading(stage, done)))
+        runner = ModelRunner(config, progress=lambda stage, done: link.send([Loading(stage, done)]))
     except (CheckpointError, ConfigError) as error:
-        link.send(Broken(type(error).__name__, str(error), getattr(error, "field", None)))
+        link.send([Broken(type(error).__name__, str(error), getattr(error, "field", None))])
         return 1
-    link.send(Ready(runner.info))
+    link.send([Ready(runner.info)])
     Worker(link, runner, config.max_concurrency).run()
     return 0
 

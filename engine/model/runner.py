@@ -44,6 +44,9 @@ class ModelRunner:
     def __init__(self, config: EngineConfig, progress: Progress = lambda stage, done: None) -> None:
         began = time.perf_counter()
         self.device = device_of(config.device)
+        if self.device.index is not None:
+            # Triton launches, captures and cuBLAS go to the current device, whatever their tensors are on.
+            torch.cuda.set_device(self.device)
         torch.set_num_threads(config.cpu_threads or max(1, (os.cpu_count() or 2) // 2))
         # The codec's convolutions in true float32: TensorFloat-32 keeps 10 bits, a streamed sample would show it.
         torch.backends.cudnn.allow_tf32 = False

@@ -94,7 +94,7 @@ async def test_a_start_that_fails_before_the_worker_is_an_error_and_no_hang(
 async def test_a_progress_callback_that_fails_is_an_error_and_no_hang(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.engine.STOP_SECONDS", 0.3)
+    monkeypatch.setattr("engine.replica.STOP_SECONDS", 0.3)
 
     def fail(stage: str, done: float) -> None:
         raise RuntimeError("the terminal is gone")
@@ -254,7 +254,7 @@ async def test_drain_waits_for_what_runs_and_stop_leaves_nothing_behind(
 async def test_stop_ends_a_worker_that_hangs_and_fails_what_runs(
     launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.engine.STOP_SECONDS", 0.3)
+    monkeypatch.setattr("engine.replica.STOP_SECONDS", 0.3)
     engine = launch()
     await asyncio.wait_for(engine.start(), PATIENCE)
     stream = engine.submit(LONG, "ana")
@@ -276,7 +276,7 @@ async def test_stop_ends_a_worker_that_hangs_and_fails_what_runs(
 async def test_stop_during_the_start_does_not_wait_for_its_end(
     launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.engine.STOP_SECONDS", 0.3)
+    monkeypatch.setattr("engine.replica.STOP_SECONDS", 0.3)
     engine = launch()
     start = asyncio.ensure_future(engine.start())
     await asyncio.wait_for(until(lambda: bool(workers)), PATIENCE)

@@ -35,8 +35,8 @@ class Script:
             return self.turns.pop(0)
         return [Stop()] if patience is None else []
 
-    def send(self, message: FromEngine) -> None:
-        self.sent.append(message)
+    def send(self, messages: list[FromEngine]) -> None:
+        self.sent.extend(messages)
 
     def pcm(self, request_id: int) -> bytes:
         return b"".join(m.pcm for m in self.sent if isinstance(m, Audio) and m.request_id == request_id)

@@ -1,0 +1,232 @@
+"""Replica: one engine process as the server keeps it, from its start until it is given up, and the requests it has.
+
+All methods belong to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.config import EngineConfig
+from engine.errors import EngineError, EngineUnavailable, GenerationFailed, InvalidRequest
+from engine.link import ServerLink
+from engine.messages import (
+    Audio,
+    Broken,
+    Cancel,
+    Failed,
+    Finished,
+    FromEngine,
+    Loading,
+    ModelInfo,
+    Ready,
+    Stop,
+)
+from engine.process import end_worker, start_error, start_worker
+from engine.request import Request
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 5.0  # how long the worker may take to leave before it is killed
+STEADY_SECONDS = 60.0  # a worker that lived this long wipes out the count of restarts
+
+
+class Replica:
+    """Starts its process, watches it and starts it again when it dies, a few times.
+
+    `on_progress()` is called when `stage` and `done` have changed. `on_orphans(requests, why)` gets the requests that
+    were queued in a process that died: they have broken nothing, and nobody has heard them.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        name: str,
+        on_progress: Callable[[], None],
+        on_orphans: Callable[[list[Request], str], None],
+    ) -> None:
+        self.config = config
+        self.name = name
+        self.info: ModelInfo | None = None
+        self.stage, self.done = "starting", 0.0
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.life = asyncio.create_task(self._supervise())
+        self.life.add_done_callback(self._ended)
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._on_progress, self._on_orphans = on_progress, on_orphans
+        self._requests: dict[int, Request] = {}
+        self._link: ServerLink | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+        self._mean_seconds = 5.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether its process takes requests."""
+        return self._link is not None and not self._stopping.is_set()
+
+    @property
+    def slots(self) -> int:
+        """Requests that it speaks at once."""
+        return self.info.slots if self.info else self.config.max_concurrency
+
+    @property
+    def requests(self) -> int:
+        """Requests that it has, in slots and in its queue."""
+        return len(self._requests)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a request may be given to it."""
+        return self.ready and self.requests < self.slots + self.config.max_queue
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until a place should be free, from how long requests have been taking."""
+        waiting = max(0, self.requests - self.slots)
+        return min(30.0, max(1.0, self._mean_seconds * (1 + waiting) / self.slots))
+
+    def take(self, request: Request) -> None:
+        """Begins a request. EngineUnavailable when the process has died this very moment."""
+        if self._link is None:
+            raise EngineUnavailable("the engine is not ready", retry_after=5.0)
+        self._link.send(request.message)
+        self._requests[request.message.request_id] = request
+        self.idle.clear()
+
+    def cancel(self, request_id: int) -> None:
+        """Stops a request, if it is one of its own. The slot counts as taken until the process says that it is free."""
+        if request_id in self._requests and self._link is not None:
+            with contextlib.suppress(EngineUnavailable):
+                self._link.send(Cancel(request_id))
+
+    async def stop(self) -> None:
+        """Ends the process; what still runs fails."""
+        self._stopping.set()
+        if self._link is not None:
+            with contextlib.suppress(EngineUnavailable):
+                self._link.send(Stop())
+        else:
+            # Still loading: nothing runs, and it would not look at a message for seconds.
+            self._kill()
+        await asyncio.wait({self.life}, timeout=STOP_SECONDS)
+        self._kill()
+        await asyncio.wait({self.life})
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    # ---- its life
+
+    async def _supervise(self) -> None:
+        """Runs processes, one after another, until told to stop or until they die too often."""
+        restarts = 0
+        while not self._stopping.is_set():
+            born = time.monotonic()
+            error = await self._run()
+            self._lose_requests(str(error))
+            if not self.started.done():
+                # It never was ready: starting it again would change nothing.
+                self._fail_start(error)
+                return
+            if self._stopping.is_set():
+                return
+            restarts = 1 if time.monotonic() - born > STEADY_SECONDS else restarts + 1
+            if restarts > self.config.max_restarts:
+                log.error("%s died %d times in a row; giving up", self.name, restarts)
+                return
+            log.error("%s; restart %d of %d", error, restarts, self.config.max_restarts)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), min(0.5 * 2**restarts, 10.0))
+
+    def _ended(self, life: asyncio.Task[None]) -> None:
+        """However that came: nobody waits for what will not come any more."""
+        broken = None if life.cancelled() else life.exception()
+        self._lose_requests("the engine has stopped")
+        if not self.started.done():
+            self._fail_start(broken or EngineUnavailable("the engine has been stopped"))
+        elif broken is not None:
+            log.error("%s is given up: %s", self.name, broken, exc_info=broken)
+
+    def _fail_start(self, error: BaseException) -> None:
+        self.started.set_exception(error)
+        # Looked at, so that asyncio does not complain when another replica's error has ended the wait for all.
+        self.started.exception()
+
+    async def _run(self) -> EngineError:
+        """One process from birth to death; -> why it ended."""
+        try:
+            with tempfile.TemporaryDirectory(prefix="lyre-") as folder:
+                link = ServerLink(Path(folder))
+                try:
+                    return await self._watch(link)
+                finally:
+                    self._link = None
+                    link.close()
+        except OSError as error:
+            return EngineUnavailable(f"{self.name} cannot be started: {error}", retry_after=10.0)
+
+    async def _watch(self, link: ServerLink) -> EngineError:
+        process = await start_worker(self.config, link.worker_inbox, link.worker_outbox)
+        self._process = process
+        died = asyncio.create_task(process.wait())
+        failure: EngineError | None = None
+        try:
+            async for batch in link.batches(died):
+                for message in batch:
+                    if isinstance(message, Broken):
+                        failure = start_error(message)
+                    else:
+                        self._note(message, link)
+        finally:
+            await end_worker(process, STOP_SECONDS)
+        return failure or EngineUnavailable(f"{self.name} ended with status {process.returncode}", retry_after=10.0)
+
+    def _note(self, message: FromEngine, link: ServerLink) -> None:
+        match message:
+            case Audio():
+                if request := self._requests.get(message.request_id):
+                    request.stream.feed(message.pcm, message.tokens)
+            case Finished() | Failed():
+                self._finish(message)
+            case Loading():
+                self.stage, self.done = message.stage, message.done
+                self._on_progress()
+            case Ready():
+                self.info, self._link = message.info, link
+                if not self.started.done():
+                    self.started.set_result(None)
+
+    # ---- its requests
+
+    def _finish(self, message: Finished | Failed) -> None:
+        request = self._requests.pop(message.request_id, None)
+        if request is None:
+            return
+        if isinstance(message, Finished):
+            request.stream.finish(message.reason, message.input_tokens, message.output_tokens)
+            self._mean_seconds = 0.9 * self._mean_seconds + 0.1 * request.stream.age
+        elif message.param is not None:
+            request.stream.fail(InvalidRequest(message.param, message.message))
+        else:
+            request.stream.fail(GenerationFailed(message.message))
+        if not self._requests:
+            self.idle.set()
+
+    def _lose_requests(self, why: str) -> None:
+        """The process is gone. Whoever had a slot may be the cause and fails; the queue behind them is passed on."""
+        lost = list(self._requests.values())
+        self._requests.clear()
+        for request in lost[: self.slots]:
+            request.stream.fail(GenerationFailed(why))
+        queued = [request for request in lost[self.slots :] if request.stream.finish_reason is None]
+        self._on_orphans(queued, why)
+        self.idle.set()
