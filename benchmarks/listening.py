@@ -209,7 +209,7 @@ class Server:
 
     async def speak(self, body: dict[str, Any], due: float | None = None) -> Heard:
         """One request for pcm; `due` is when it should have been sent (monotonic), now unless given. AnswerError."""
-        request = self._request({"model": "tts-1", "voice": "tara", **body, "response_format": "pcm"})
+        request = self._request({"model": "tts-1", "voice": "tara", "response_format": "pcm", **body})
         due = perf_counter() if due is None else due
         try:
             ear = await self._ear()

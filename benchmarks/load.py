@@ -47,6 +47,8 @@ class Share:
     pace: float | None = None
     seed: int = 0
     patience: float = 120.0
+    more: dict[str, Any] = field(default_factory=dict)
+    """Further fields of each request."""
 
 
 @dataclass
@@ -67,7 +69,7 @@ def body_of(share: Share, number: int, first_part: float = 1.0) -> dict[str, Any
     """Request `number`. `first_part` shortens it: streams that begin together should not end together."""
     text = share.texts[number % len(share.texts)]
     voice = share.voices[number % len(share.voices)]
-    body: dict[str, Any] = {"input": text, "voice": voice, "seed": share.seed + number}
+    body: dict[str, Any] = {"input": text, "voice": voice, "seed": share.seed + number, **share.more}
     seconds = share.seconds or (len(text) / share.pace if share.pace else None)
     if seconds is not None:
         frames = max(1, round(first_part * seconds * RATE / SAMPLES_PER_FRAME))
