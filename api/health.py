@@ -1,6 +1,6 @@
 """Is the process alive, can it take requests, and who is it: routes that never touch the model."""
 
-from typing import Any
+from typing import Any, Final
 
 from litestar import Response
 from litestar.di import NamedDependency
@@ -8,6 +8,9 @@ from litestar.di import NamedDependency
 from api import __version__
 from api.context import AppContext
 from api.reading import read
+
+_LOADED: Final = ("model", "device", "dtype", "kernel", "slots")
+"""What of the engine's ModelInfo is told."""
 
 
 @read("/v1")
@@ -28,7 +31,7 @@ async def ready(context: NamedDependency[AppContext]) -> Response[dict[str, Any]
     lifecycle, engine = context.lifecycle, context.engine
     body: dict[str, Any] = {"status": lifecycle.state, "running": engine.running, "waiting": engine.waiting}
     if lifecycle.state == "ready":
-        return Response(body | {"model": engine.info.model}, status_code=200)
+        return Response(body | {name: getattr(engine.info, name) for name in _LOADED}, status_code=200)
     if lifecycle.state == "loading":
         body |= {"stage": lifecycle.stage, "done": round(lifecycle.done, 3)}
     return Response(body, status_code=503, headers={"retry-after": "2"})

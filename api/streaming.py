@@ -5,9 +5,10 @@ It never ends cleanly unless the audio is whole: what breaks after the first byt
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import ExitStack, aclosing
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from litestar.types import Receive, Scope, Send
 
@@ -30,17 +31,23 @@ class SendStalled(Exception):
 
 async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
     """The result of `work`; ClientGone, with `work` cancelled, when the client leaves first."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_until_gone(receive))
+    return await _unless(work, _until_gone(receive))
+
+
+async def _unless(work: Coroutine[Any, Any, T], *watches: Coroutine[Any, Any, NoReturn]) -> T:
+    """The result of `work`, or, with `work` cancelled, the error that one of `watches` ends with before."""
+    task, *watching = tasks = [asyncio.ensure_future(coroutine) for coroutine in (work, *watches)]
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientGone
-        return task.result()
+            for watch in watching:
+                if watch.done():
+                    watch.result()
+        return await task
     finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class SpeechResponse:
@@ -64,11 +71,12 @@ class SpeechResponse:
         self.headers = headers
         self.trace = trace
         self.send_timeout = send_timeout
+        self._sending_since: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outcome = "error"
         try:
-            await unless_gone(self._send(send), receive)
+            await _unless(self._send(send), _until_gone(receive), self._until_stalled())
             outcome = "ok"
         except ClientGone:
             outcome = "client_disconnect"
@@ -97,13 +105,21 @@ class SpeechResponse:
         await self._send_body(send, b"", more=False)
 
     async def _send_body(self, send: Send, body: bytes, more: bool) -> None:
-        try:
-            async with asyncio.timeout(self.send_timeout):
-                await send({"type": "http.response.body", "body": body, "more_body": more})
-        except TimeoutError:
-            raise SendStalled from None
+        self._sending_since = time.monotonic()
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+        self._sending_since = None
+
+    async def _until_stalled(self) -> NoReturn:
+        """One clock for all sends of the answer: one for each would cost as much as the sends themselves."""
+        while True:
+            now = time.monotonic()
+            left = (self._sending_since or now) + self.send_timeout - now
+            if left <= 0:
+                raise SendStalled
+            await asyncio.sleep(left)
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _until_gone(receive: Receive) -> NoReturn:
     while (await receive())["type"] != "http.disconnect":
         pass
+    raise ClientGone

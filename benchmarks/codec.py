@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.serve import commit
+from benchmarks.report import commit
 from engine.model.checkpoint import dummy_codec
 from engine.model.gpu_codec import signal_to_error
 from engine.model.snac import NO_END, TorchSnac

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.serve import commit
+from benchmarks.report import commit
 from engine.config import EngineConfig
 from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.serve import commit
+from benchmarks.report import commit
 from engine.model.checkpoint import dummy_checkpoint
 from engine.model.graphs import GraphLlama
 from engine.model.llama import TorchLlama

@@ -24,7 +24,7 @@ from itertools import pairwise
 from api.audio import AudioEncoder, encoder_for
 from benchmarks.formats import print_table
 from benchmarks.hearing import RATE, decoded, match
-from benchmarks.serve import commit
+from benchmarks.report import commit
 from schemas.speech import ResponseFormat
 
 FIRST, CHUNK = 2 * 1387, 2 * 2048  # bytes, as the engine sends

@@ -22,7 +22,8 @@ from typing import Any
 import httpx
 
 from benchmarks.hearing import RATE, Samples, decoded, match, pitch_ratio
-from benchmarks.serve import LONG, commit
+from benchmarks.report import commit
+from benchmarks.serve import LONG
 
 FORMATS = ["pcm", "wav", "flac", "opus", "mp3", "aac"]
 SPEEDS = [0.25, 0.5, 1.5, 2.0, 4.0]

@@ -147,6 +147,10 @@ def test_overload_is_503_and_says_when(small: tuple[LiveServer, FakeEngine]) -> 
             "running": 1,
             "waiting": 1,
             "model": "lyre-demo",
+            "device": "cpu",
+            "dtype": "float32",
+            "kernel": "fake",
+            "slots": 1,
         }
     assert eventually(lambda: engine.running == engine.waiting == 0)
 

@@ -1,0 +1,94 @@
+"""What the server's own process costs, without models: processor time for each frame of each stream.
+
+    python -m benchmarks.http_path --streams 64 256 --formats pcm wav mp3 sse
+
+`lyre serve` runs with a stand-in engine that gives every stream 85 ms of audio each 85 ms (benchmarks/stand_in.py);
+clients in other processes read. `cpu_us` is user and system time of the server's process for a piece, `system_us` the
+kernel's part of it, `core` the share of one core, `streams_a_core` how many streams in real time fill one. A table for people; the last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from time import perf_counter
+from typing import Any
+
+from benchmarks.listening import STALL_SECONDS
+from benchmarks.load import Share, ready, take
+from benchmarks.report import percentile, print_document, print_table
+from benchmarks.server import OwnServer
+from benchmarks.stand_in import FRAME_SECONDS
+
+RAMP = 3.0
+FORMATS = ("pcm", "wav", "flac", "opus", "mp3", "aac", "sse")
+
+
+def body(name: str) -> dict[str, Any]:
+    """What is asked for: sse is pcm in events."""
+    return {"response_format": "pcm", "stream_format": "sse"} if name == "sse" else {"response_format": name}
+
+
+def measure(server: OwnServer, crowd: ProcessPoolExecutor, name: str, streams: int, duration: float) -> dict[str, Any]:
+    """One row. The clients stop after the window, so nothing but streaming is in it."""
+    begin = perf_counter() + 0.2
+    share = Share(
+        url=server.url, key=None, texts=("As long as it takes.",), voices=("tara",), index=0, of=1, begin_at=begin,
+        concurrency=streams, duration=duration + 1.0, ramp=RAMP, more=body(name),
+    )  # fmt: skip
+    future = crowd.submit(take, share)
+    time.sleep(max(0.0, begin + RAMP + 0.5 - perf_counter()))
+    before, began = server.cpu_seconds(), perf_counter()
+    time.sleep(duration)
+    user, system = (b - a for a, b in zip(before, server.cpu_seconds(), strict=True))
+    cpu, taken = user + system, perf_counter() - began
+    outcome = future.result()
+    if outcome.errors or len(outcome.heard) != streams:
+        raise SystemExit(f"{len(outcome.heard)} of {streams} streams; {outcome.errors}")
+    pieces = streams * taken / FRAME_SECONDS
+    late = [one.waited for one in outcome.heard] if name in ("pcm", "wav") else []
+    return {
+        "format": name,
+        "streams": streams,
+        "pieces_per_s": round(pieces / taken),
+        "cpu_us": round(1e6 * cpu / pieces, 1),
+        "system_us": round(1e6 * system / pieces, 1),
+        "core": round(cpu / taken, 3),
+        "streams_a_core": round(streams * taken / cpu),
+        "worst_wait_ms": round(1000 * max(late), 1) if late else None,
+        "waiting": sum(wait > 10 * STALL_SECONDS for wait in late) if late else None,
+        "lag_p99_ms": round(1000 * (percentile(outcome.lags, 0.99) or 0.0), 1),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """-> the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=["pcm", "wav", "mp3", "sse"])
+    parser.add_argument("--duration", type=float, default=8.0)
+    args = parser.parse_args(arguments)
+    slots = str(2 * max(args.streams))
+    rows = []
+    context = multiprocessing.get_context("spawn")
+    with (
+        OwnServer(["--max-concurrency", slots], "benchmarks.stand_in") as server,
+        ProcessPoolExecutor(1, context) as crowd,
+    ):
+        crowd.submit(ready).result()
+        server.wait_ready()
+        for name in args.formats:
+            for streams in args.streams:
+                rows.append(measure(server, crowd, name, streams, args.duration))
+                print(f"{name}, {streams}: {rows[-1]['cpu_us']} us", file=sys.stderr, flush=True)
+    print_table(rows)
+    print_document(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

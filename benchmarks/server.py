@@ -1,0 +1,92 @@
+"""A `lyre serve` of the benchmark's own, on a free port: started, timed, watched, ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+LISTENS = re.compile(r"listens on (http://\S+)")
+POLL_SECONDS = 0.02
+END_SECONDS = 30.0
+
+
+class ServerFailed(Exception):
+    """The server ended before it was ready; the message is the end of what it wrote."""
+
+
+class OwnServer:
+    """A context: entered when the process has been started, left when it has ended."""
+
+    def __init__(self, arguments: Sequence[str] = (), module: str = "api") -> None:
+        """`arguments` of `lyre serve`; `module` has the command."""
+        self._command = [sys.executable, "-m", module, "serve", "--port", "0", *arguments]
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        self.began = 0.0
+        self.url = ""
+
+    def __enter__(self) -> OwnServer:
+        self.began = time.perf_counter()
+        # Wide, so that no line of the log is folded.
+        environment = {**os.environ, "COLUMNS": "300"}
+        self._process = subprocess.Popen(self._command, cwd=ROOT, stderr=self._log, env=environment)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Twice: the first signal drains, the second does not wait.
+        for _ in range(2):
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGTERM)
+                time.sleep(0.2)
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that speaks HTTP; the models are in its child."""
+        return self._process.pid
+
+    def wait_ready(self, patience: float = 900.0) -> float:
+        """Seconds from the start to the first 200 of /health/ready. ServerFailed when it ends, or takes too long."""
+        while time.perf_counter() - self.began < patience:
+            if self._process.poll() is not None:
+                raise ServerFailed(self._words()[-2000:])
+            if not self.url and (found := LISTENS.search(self._words())):
+                self.url = found[1]
+            if self.url and self._answers():
+                return time.perf_counter() - self.began
+            time.sleep(POLL_SECONDS)
+        raise ServerFailed(f"not ready after {patience:g} s: {self._words()[-2000:]}")
+
+    def cpu_seconds(self) -> tuple[float, float]:
+        """User and system time that this process has taken (not its child)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        tick = os.sysconf("SC_CLK_TCK")
+        return int(fields[11]) / tick, int(fields[12]) / tick
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(self.url + "/health/ready", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _words(self) -> str:
+        # The process writes at an offset of its own only when we do not move the shared one: read by position.
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")

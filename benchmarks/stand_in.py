@@ -1,0 +1,93 @@
+"""An engine process without models: every stream gets a frame of audio each 85 ms, for as long as it was asked for.
+
+    python -m benchmarks.stand_in serve --port 8000 --max-concurrency 512
+
+is `lyre serve` with it: what the server's own process can do, whatever the models' speed. A frame's pieces of all
+streams leave at once, as those of a real batch do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from engine.config import EngineConfig
+from engine.messages import Audio, Cancel, Finished, Generate, ModelInfo, Ready, SamplingDefaults, Stop
+from engine.prompt import FRAME_TOKENS
+from engine.windows import SAMPLES_PER_FRAME
+
+if TYPE_CHECKING:
+    from engine.worker import Link
+
+FRAME_SECONDS = SAMPLES_PER_FRAME / 24_000
+PIECES = [os.urandom(2 * SAMPLES_PER_FRAME) for _ in range(8)]
+ENDLESS = 10**6
+
+
+def info(config: EngineConfig) -> ModelInfo:
+    """As a model would have it."""
+    return ModelInfo(
+        model="stand-in", codec="none", demo=False, voices=["tara", "leo"], sample_rate=24_000,
+        defaults=SamplingDefaults(0.6, 0.9, 0, 1.1, 0), device="none", dtype="none", kernel="none",
+        slots=config.max_concurrency, max_context=config.max_context, parameters=0, load_seconds=0.0,
+    )  # fmt: skip
+
+
+def run(link: Link) -> None:
+    """Until `Stop`."""
+    left: dict[int, int] = {}
+    due = time.monotonic()
+    while True:
+        for message in link.receive(wait=not left):
+            match message:
+                case Generate():
+                    left[message.request_id] = max(1, (message.max_tokens or ENDLESS) // FRAME_TOKENS)
+                case Cancel():
+                    left.pop(message.request_id, None)
+                    link.send(Finished(message.request_id, "cancelled", 1, 1))
+                case Stop():
+                    return
+        due = max(due + FRAME_SECONDS, time.monotonic() - FRAME_SECONDS)
+        time.sleep(max(0.0, due - time.monotonic()))
+        for number, request_id in enumerate(list(left)):
+            link.send(Audio(request_id, PIECES[number % len(PIECES)], 1))
+            left[request_id] -= 1
+            if not left[request_id]:
+                del left[request_id]
+                link.send(Finished(request_id, "length", 1, 1))
+
+
+def worker(inbox: str, outbox: str, config: str) -> None:
+    """In the place of engine.worker's main."""
+    from engine.worker import Link, leave_with_parent  # it loads torch, which the server's process never does
+
+    leave_with_parent()
+    link = Link(inbox, outbox)
+    link.send(Ready(info(msgspec.json.decode(config, type=EngineConfig))))
+    run(link)
+
+
+def main() -> None:
+    """`lyre`, whose engine processes are this module."""
+    from api.__main__ import main as lyre  # the worker needs nothing of it
+
+    start = asyncio.create_subprocess_exec
+
+    async def start_stand_in(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        return await start(*("benchmarks.stand_in" if word == "engine.worker" else word for word in command), **options)
+
+    asyncio.create_subprocess_exec = start_stand_in
+    sys.argv[0] = "lyre"
+    lyre()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["serve"]:
+        main()
+    else:
+        worker(*sys.argv[1:])
