@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.serve import commit
+from benchmarks.report import commit
 from engine.model.checkpoint import dummy_checkpoint
 from engine.model.fused import PLANS, Attention, FusedStep, Plan
 from engine.model.graphs import GraphLlama, captured
