@@ -80,11 +80,11 @@ def _refusal(slots: int, slot: Slot, card: Card, fit: int) -> str:
     # Whole pages of 64 tokens; a context under 256 is no setting.
     ways += [f"max_context to {context // 64 * 64}"] if context >= 256 else []
     lower = f"lower {' or '.join(ways)}, " if ways else ""
+    used = f"{_gib(card.total - card.free)} in use (weights: {_gib(card.weights)})"
     return (
         f"{slots} streams of {slot.context} tokens need {_gib(slots * slot.total)} GiB, {_gib(max(0, card.room))} are "
-        f"there for them: {card.share:.0%} of {card.name}'s {_gib(card.total)} GiB, less {_gib(card.total - card.free)} "
-        f"in use (weights: {_gib(card.weights)}) and a reserve of {_gib(RESERVE)}. {fit} streams fit: {lower}"
-        f"raise memory_share, or free the card"
+        f"left: {card.share:.0%} of {card.name}'s {_gib(card.total)} GiB, less {used} and a reserve of {_gib(RESERVE)}."
+        f" {fit} streams fit: {lower}raise memory_share, or free the card"
     )
 
 

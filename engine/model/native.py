@@ -55,7 +55,7 @@ class NativeLlama:
         self._parts = threads
         self.state = SlotState(slots, torch.device("cpu"))
         kv = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
-        # The system's fresh zero pages cost neither time nor memory until a stream reaches them; torch would write them.
+        # The system's zero pages cost no time and no memory until a stream reaches them; torch would write them.
         self.keys, self.values = (torch.from_numpy(np.zeros(kv, dtype=np.float32)) for _ in range(2))
         self._library = load(cache)
         self._tensors = _packed(weights, rope_tables(shape.rope, shape.head_dim, context, torch.device("cpu")))
