@@ -74,11 +74,12 @@ class Lifecycle:
         raise EngineUnavailable("the engine died too often and was given up")
 
     def _progress(self, stage: str, done: float) -> None:
-        # Of a stage that counts, the first line is enough.
-        if _COUNT.sub("", stage) != _COUNT.sub("", self.stage):
-            log.info("loading: %s", _COUNT.sub("", stage))
-        self.stage, self.done = stage, done
         self._on_progress(stage, done)
+        # Of a stage that counts, one line is enough.
+        stage = _COUNT.sub("", stage)
+        if stage != self.stage:
+            log.info("loading: %s", stage)
+        self.stage, self.done = stage, done
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -59,4 +59,4 @@ async def test_a_stage_that_counts_is_one_line_of_the_log(caplog: pytest.LogCapt
         await engine.start(lifecycle._progress)
     assert told == [("weights: 1 of 8", 0.125), ("weights: 2 of 8", 0.25)]
     assert [record.getMessage() for record in caplog.records] == ["loading: weights"]
-    assert lifecycle.stage == "weights: 2 of 8"
+    assert lifecycle.stage == "weights"
