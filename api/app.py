@@ -44,8 +44,9 @@ def create_app(
     engine: Engine | None = None,
     on_ready: Callable[[ModelInfo], None] = lambda info: None,
     on_failure: Callable[[BaseException], None] = lambda error: None,
+    on_progress: Callable[[str, float], None] = lambda stage, done: None,
 ) -> Litestar:
-    """The server. It answers at once and loads the engine meanwhile; `on_ready` or `on_failure` tells how that ended.
+    """The server. It answers at once and loads the engine meanwhile: `on_progress`, then `on_ready` or `on_failure`.
 
     Raises ConfigError for settings that cannot work.
     """
@@ -55,7 +56,7 @@ def create_app(
         check_voices(settings.voices, engine.info.voices)
         on_ready(engine.info)
 
-    lifecycle = Lifecycle(engine, loaded, on_failure)
+    lifecycle = Lifecycle(engine, loaded, on_failure, on_progress)
     limits = Limits(settings.requests_per_minute, settings.requests_at_once)
     context = AppContext(settings, engine, lifecycle, limits)
     key_ring = KeyRing(settings.api_keys, settings.api_keys_file)

@@ -2,17 +2,22 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
+from typing import Final
 
 from engine import Engine, EngineUnavailable
 
 log = logging.getLogger("lyre")
 
+_COUNT: Final = re.compile(r": \d+ of \d+$")
+
 
 class Lifecycle:
     """Starts the engine in a task of its own, so that health routes answer while the model loads.
 
-    `on_ready` is called once the engine can speak, `on_failure` when it never will (again).
+    `on_progress` is told each stage and the share that is done; `on_ready` is called once the engine can speak,
+    `on_failure` when it never will (again).
     """
 
     def __init__(
@@ -20,6 +25,7 @@ class Lifecycle:
         engine: Engine,
         on_ready: Callable[[], None] = lambda: None,
         on_failure: Callable[[BaseException], None] = lambda error: None,
+        on_progress: Callable[[str, float], None] = lambda stage, done: None,
     ) -> None:
         self.engine = engine
         self.stage = "starting"
@@ -28,6 +34,7 @@ class Lifecycle:
         self.failure: BaseException | None = None
         self._on_ready = on_ready
         self._on_failure = on_failure
+        self._on_progress = on_progress
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -67,6 +74,9 @@ class Lifecycle:
         raise EngineUnavailable("the engine died too often and was given up")
 
     def _progress(self, stage: str, done: float) -> None:
+        self._on_progress(stage, done)
+        # Of a stage that counts, one line is enough.
+        stage = _COUNT.sub("", stage)
         if stage != self.stage:
             log.info("loading: %s", stage)
         self.stage, self.done = stage, done

@@ -5,17 +5,18 @@ import json
 import logging
 import math
 import socket
-import sys
 import time
 from types import FrameType
 from typing import Final
 
 import uvicorn
+from rich.console import Console
 
 from api import __version__
 from api.app import create_app
 from api.lifecycle import Lifecycle
 from api.models import DEMO_NOTE
+from api.progress import LoadingBar, StderrHandler
 from api.protocol import MAX_HEADERS, Protocol
 from api.settings import Settings
 from api.streaming import StreamAborted
@@ -30,15 +31,19 @@ KEEP_ALIVE_SECONDS: Final = 75
 def serve(settings: Settings) -> int:
     """Serve until a signal ends it (0) or the engine cannot run (1). Raises ConfigError, or OSError for the address."""
 
+    bar = LoadingBar(Console(stderr=True))
+
     def on_ready(info: ModelInfo) -> None:
+        bar.close()
         for line in ready_lines(info, url, needs_key=bool(settings.api_keys or settings.api_keys_file)):
             log.info("%s", line)
 
     def on_failure(error: BaseException) -> None:
+        bar.close()
         log.error("the engine cannot run: %s", error, exc_info=None if isinstance(error, EngineError) else error)
         server.should_exit = True
 
-    app = create_app(settings, on_ready=on_ready, on_failure=on_failure)
+    app = create_app(settings, on_ready=on_ready, on_failure=on_failure, on_progress=bar.show)
     listener = listen(settings.host, settings.port, settings.send_timeout)
     url = _url(listener)
     configure_logging(settings.log_level)
@@ -57,7 +62,11 @@ def serve(settings: Settings) -> int:
     )
     server = Server(config, app.state.lifecycle, settings.drain_seconds)
     log.info("Lyre %s listens on %s and loads the model", __version__, url)
-    server.run(sockets=[listener])
+    bar.show("engine process", 0.0)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        bar.close()
     return 0 if app.state.lifecycle.failure is None else 1
 
 
@@ -125,10 +134,10 @@ def ready_lines(info: ModelInfo, url: str, needs_key: bool) -> list[str]:
 
 def configure_logging(level: str) -> None:
     """Everything to stderr; request lines are bare JSON, uvicorn speaks only of trouble."""
-    plain = logging.StreamHandler(sys.stderr)
+    plain = StderrHandler()
     plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[plain], force=True)
-    bare = logging.StreamHandler(sys.stderr)
+    bare = StderrHandler()
     bare.setFormatter(logging.Formatter("%(message)s"))
     requests = logging.getLogger("lyre.requests")
     requests.handlers = [bare]

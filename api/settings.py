@@ -37,6 +37,13 @@ _NEVER_EMPTY: Final = {
     "cors_origins": "unset it to let every page call, or say none",
 }
 
+# As many streams of an Orpheus-3B in bf16 as should stay in real time; memory has room for more. The H200's number
+# rests on its measured steps, the H100's is that one less what its slower memory takes: not measured.
+PRESETS: Final[dict[str, dict[str, str]]] = {
+    "h100": {"max_concurrency": "160", "max_queue": "40", "max_context": "2560"},
+    "h200": {"max_concurrency": "256", "max_queue": "64", "max_context": "2560"},
+}
+
 
 class Settings(BaseModel):
     """All that can be set. Every field is LYRE_<NAME> in the environment and --<name> on the command line."""
@@ -64,6 +71,10 @@ class Settings(BaseModel):
     )
     max_queue: int = Field(EngineConfig.max_queue, description="requests that may wait, for each device")
     max_context: int = Field(EngineConfig.max_context, description="tokens a slot holds, prompt and audio")
+    memory_share: float = Field(EngineConfig.memory_share, description="share of a GPU's memory that may be used")
+    preset: Literal["none", "h100", "h200"] = Field(
+        "none", description="none, h100 or h200: concurrency, queue and context for that card, where they are not set"
+    )
     repetition_window: int | None = Field(
         EngineConfig.repetition_window, description="audio codes that the repetition penalty looks back on"
     )
@@ -130,10 +141,11 @@ class Settings(BaseModel):
 def load_settings(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from the environment and, stronger, from `flags` (field name -> value; None: not given).
 
-    Raises ConfigError whose `field` is the variable or flag at fault.
+    Weaker than both is the preset that they name. Raises ConfigError whose `field` is the variable or flag at fault.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    values = {**_from_environ(os.environ if environ is None else environ), **given}
+    chosen = {**_from_environ(os.environ if environ is None else environ), **given}
+    values = {**PRESETS.get(chosen.get("preset", "none"), {}), **chosen}
 
     def origin(name: str) -> str:
         return "--" + name.replace("_", "-") if name in given else PREFIX + name.upper()

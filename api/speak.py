@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from api.audio import encoder_for, wav_header
+from api.progress import loading_bar
 from api.settings import Settings
 from api.voices import check_voices, resolve_voice
 from engine import Engine, InvalidRequest, SamplingParams, SpeechStream
@@ -101,8 +101,7 @@ async def _write(stream: SpeechStream, out: BinaryIO, audio_format: ResponseForm
 async def _engine(settings: Settings, console: Console) -> AsyncIterator[Engine]:
     engine = Engine(settings.engine_config())
     try:
-        columns = (TextColumn("loading"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=console, transient=True) as progress:
+        with loading_bar(console) as progress:
             task = progress.add_task("", total=1.0)
             await engine.start(lambda stage, done: progress.update(task, description=stage, completed=done))
         yield engine

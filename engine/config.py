@@ -29,6 +29,7 @@ class EngineConfig:
     `devices` is auto (every CUDA device) or a list such as "0,1": an engine process on each, and requests go to the
     least loaded. `max_concurrency` and `max_queue` are those of one device.
     `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text.
+    `memory_share` of a GPU's memory may be used; slots that do not fit it are refused at the start.
     `batch_invariant`: on a GPU, too, a seed gives the same codes alone and in any batch, at some cost in speed.
     `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default:
     ~/.cache/lyre).
@@ -46,6 +47,7 @@ class EngineConfig:
     max_concurrency: int = 16
     max_queue: int = 16
     max_context: int = 2560
+    memory_share: float = 0.9
     repetition_window: int | None = None
     cpu_kernel: str = "auto"
     gpu_kernel: str = "auto"
@@ -70,6 +72,9 @@ class EngineConfig:
         _at_least("max_queue", self.max_queue, 0)
         _at_least("max_context", self.max_context, 256)
         _at_least("max_restarts", self.max_restarts, 0)
+        # Written so that NaN fails it.
+        if not 0 < self.memory_share <= 1:
+            raise ConfigError("memory_share", f"{self.memory_share} is not a share of the memory: above 0, at most 1")
         if self.repetition_window is not None:
             _at_least("repetition_window", self.repetition_window, 1)
         if self.cpu_threads is not None:

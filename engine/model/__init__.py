@@ -1,1 +1,1 @@
-"""The only package that imports torch, transformers, snac and kernels."""
+"""The only package that imports torch, snac and kernels."""

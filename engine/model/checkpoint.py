@@ -22,12 +22,12 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 from safetensors.torch import load_file
 from snac import SNAC
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from engine.config import SamplingParams
 from engine.errors import CheckpointError
 from engine.messages import SamplingDefaults
 from engine.model.reading import reading
+from engine.model.tokenizer import open_tokenizer
 from engine.model.weights import LlamaShape
 from engine.prompt import AUDIO_TOKENS, FIRST_AUDIO_NUMBER, TokenLayout
 from engine.text import MAX_CHUNK_CHARS
@@ -81,16 +81,13 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     config = _read_json(folder / "config.json")
     with reading(folder / "config.json"):
         shape = LlamaShape.from_config(config, str(folder))
-    tokenizer = _tokenizer(folder)
-    backend = tokenizer.backend_tokenizer
-    # A user's text is never parsed for control tokens.
-    backend.encode_special_tokens = True
-    layout = TokenLayout.from_vocabulary(backend.token_to_id, tokenizer.bos_token_id, shape.vocab)
-    if max(backend.get_vocab().values()) >= shape.vocab:
+    tokenizer, begin_of_text = open_tokenizer(folder)
+    layout = TokenLayout.from_vocabulary(tokenizer.token_to_id, begin_of_text, shape.vocab)
+    if max(tokenizer.get_vocab().values()) >= shape.vocab:
         raise CheckpointError(f"{folder}: the tokenizer has ids beyond config.json's vocab_size of {shape.vocab}")
 
     def encode(text: str) -> list[int]:
-        return backend.encode(text, add_special_tokens=False).ids
+        return tokenizer.encode(text, add_special_tokens=False).ids
 
     return Checkpoint(
         name=source if _HUB_ID.fullmatch(source) and not Path(source).exists() else folder.name,
@@ -183,13 +180,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a JSON object")
     return content
-
-
-def _tokenizer(folder: Path) -> Any:
-    if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(f"{folder / 'tokenizer.json'} is missing; download the checkpoint again")
-    with reading(f"the tokenizer in {folder}"):
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _voices(config: dict[str, Any], folder: Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ keeps it only if its sound on this codec's own weights is within `QUIET_ENOUGH` 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -37,8 +38,11 @@ class Decoder(Protocol):
     ) -> Tensor: ...
 
 
-def gpu_codec(layers: list[SnacLayer], tables: list[Tensor], slots: int, device: torch.device, asked: str) -> Decoder:
-    """Warm and ready. `asked`: auto, float32, float16 or bfloat16.
+def gpu_codec(
+    layers: list[SnacLayer], tables: list[Tensor], slots: int, device: torch.device, asked: str,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Decoder:  # fmt: skip
+    """Warm and ready. `asked`: auto, float32, float16 or bfloat16; `progress` is told of each graph of how many.
 
     ConfigError when a half precision that was asked for cannot be had, or would be heard.
     """
@@ -58,13 +62,13 @@ def gpu_codec(layers: list[SnacLayer], tables: list[Tensor], slots: int, device:
         ratio = signal_to_error(fast, exact, device)
         log.info("the codec in %s: %.1f dB between its sound and its error", dtype, ratio)
         if ratio >= QUIET_ENOUGH:
-            fast.warm_up()
+            fast.warm_up(progress)
             return fast
         if asked != "auto":
             raise ConfigError("codec_dtype", f"{asked} leaves {ratio:.1f} dB between sound and error; use float32")
         del fast
     decoder = TritonSnac(layers, tables, slots, device, torch.float32)
-    decoder.warm_up()
+    decoder.warm_up(progress)
     return decoder
 
 

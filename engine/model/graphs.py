@@ -6,6 +6,7 @@ One graph for each batch size of `BATCHES`; rows without a stream are skipped. T
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,14 +67,19 @@ class GraphLlama:
         self._frames: dict[int, torch.cuda.CUDAGraph] = {}
         self._prompts: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
 
-    def warm_up(self) -> None:
-        """Compiles and captures everything now; else each size is captured when it is first needed."""
-        for count in reversed(self.batches):
-            self._frame_graph(count)
+    def warm_up(self, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
+        """Compiles and captures everything now; else each size is captured when it is first needed.
+
+        `progress` is told of each graph, of how many, before it is made.
+        """
+        makers = [partial(self._frame_graph, count) for count in reversed(self.batches)]
         for size in reversed(PROMPTS):
             for count in reversed(TOGETHER):
                 if size <= self.context and (count == 1 or count * size <= MOST_TOKENS):
-                    self._prompt_graph(count, size)
+                    makers.append(partial(self._prompt_graph, count, size))
+        for done, make in enumerate(makers):
+            progress(done + 1, len(makers))
+            make()
 
     def prefill(self, slot: int, ids: list[int]) -> None:
         """Writes a prompt's keys and values into a slot, from position 0."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from engine.config import DEMO_CHECKPOINT, EngineConfig
 from engine.errors import CheckpointError, ConfigError
@@ -16,12 +19,12 @@ from engine.model.checkpoint import Checkpoint
 from engine.model.gpu_codec import gpu_codec
 from engine.model.kernels.build import BuildError
 from engine.model.llama import TorchLlama
-from engine.model.memory import check_room, slot_bytes
+from engine.model.memory import Card, Slot, check_room, codec_bytes, slot_bytes
 from engine.model.native import NativeLlama, supports
 from engine.model.native_snac import NativeSnac
 from engine.model.native_snac import supports as supports_codec
 from engine.model.snac import TorchSnac
-from engine.model.snac_layers import codebook_tables, snac_layers
+from engine.model.snac_layers import SnacLayer, codebook_tables, snac_layers
 from engine.model.weights import LlamaShape, LlamaWeights, load_weights, random_weights, stored_dtype
 
 Progress = Callable[[str, float], None]
@@ -58,19 +61,24 @@ def weights_of(checkpoint: Checkpoint, device: torch.device, config: EngineConfi
     """In the asked or the stored arithmetic; random ones for a shape without weights."""
     shape, layout = checkpoint.shape, checkpoint.layout
     asked = None if config.dtype == "auto" else getattr(torch, config.dtype)
-    if checkpoint.folder is None:
-        return random_weights(shape, layout, device, asked or torch.bfloat16, seed=0)
-    if asked is None:
-        asked = torch.bfloat16 if device.type == "cuda" else stored_dtype(checkpoint.folder)
-    return load_weights(
-        checkpoint.folder, shape, layout, device, asked, lambda done: progress("loading weights", 0.1 + 0.7 * done)
-    )
+
+    def layer(done: float) -> None:
+        progress(f"weights: {round(done * shape.layers)} of {shape.layers}", 0.1 + 0.5 * done)
+
+    with fitting(device):
+        if checkpoint.folder is None:
+            return random_weights(shape, layout, device, asked or torch.bfloat16, seed=0)
+        if asked is None:
+            asked = torch.bfloat16 if device.type == "cuda" else stored_dtype(checkpoint.folder)
+        return load_weights(checkpoint.folder, shape, layout, device, asked, layer)
 
 
 def models_of(
-    config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, device: torch.device, context: int
-) -> tuple[Any, Any, str]:
+    config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, device: torch.device, context: int,
+    progress: Progress,
+) -> tuple[Any, Any, str]:  # fmt: skip
     """The language model and the codec: in compiled CPU kernels where they fit, else in torch."""
+    progress("codec", 0.6)
     slots, threads = config.max_concurrency, config.cpu_threads or os.cpu_count() or 1
     codec, name = _codec(config)
     tables, layers = codebook_tables(codec), snac_layers(codec, name)
@@ -87,15 +95,69 @@ def models_of(
     if device.type == "cpu" and weights.embed.dtype != torch.float32:
         weights = weights.to(torch.float32)
     if device.type == "cuda":
-        check_room(slots, slot_bytes(shape, context, weights.embed.dtype), torch.cuda.mem_get_info(device)[0])
-    if device.type == "cuda" and config.gpu_kernel != "torch":
-        decoder = gpu_codec(layers, tables, slots, device, config.codec_dtype)
+        with fitting(device):
+            return *_on_card(config, checkpoint, weights, layers, tables, context, progress), name
+    llama = TorchLlama(shape, weights, layout, slots, context)
+    return llama, TorchSnac(layers, tables, slots, device, torch.float32), name
+
+
+def _on_card(
+    config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, layers: list[SnacLayer], tables: list[Tensor],
+    context: int, progress: Progress,
+) -> tuple[Any, Any]:  # fmt: skip
+    """The language model and the codec on CUDA, after a look at whether their slots fit."""
+    slots, device = config.max_concurrency, weights.embed.device
+    shape, layout = checkpoint.shape, checkpoint.layout
+    # "auto" may come to float32.
+    kept = getattr(torch, config.codec_dtype) if config.codec_dtype != "auto" else torch.float32
+    slot = Slot(slot_bytes(shape, 1, weights.embed.dtype), context, codec_bytes(layers, kept))
+    progress(check_room(slots, slot, _card(device, config.memory_share)), 0.65)
+    if config.gpu_kernel != "torch":
+        keep_kernels(config.cache_folder)
+        decoder = gpu_codec(layers, tables, slots, device, config.codec_dtype, counted(progress, "codec", 0.65, 0.75))
     else:
         decoder = TorchSnac(layers, tables, slots, device, torch.float32)
     graphs = _graphs(config, shape, device)
     if graphs:
-        return graphs(shape, weights, layout, slots, context, config.batch_invariant), decoder, name
-    return TorchLlama(shape, weights, layout, slots, context), decoder, name
+        return graphs(shape, weights, layout, slots, context, config.batch_invariant), decoder
+    return TorchLlama(shape, weights, layout, slots, context), decoder
+
+
+def counted(progress: Progress, what: str, first: float, last: float) -> Callable[[int, int], None]:
+    """Tells `progress` of graphs that are captured one after another."""
+    return lambda done, of: progress(f"{what}'s graphs: {done} of {of}", first + (last - first) * done / of)
+
+
+def keep_kernels(cache: Path) -> None:
+    """Triton's compiled kernels go beside the others, so that the next start finds them. ConfigError when they cannot.
+
+    TRITON_CACHE_DIR wins.
+    """
+    folder = Path(os.environ.setdefault("TRITON_CACHE_DIR", str(cache / "triton")))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("cache", f"{folder} cannot be used: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError("cache", f"{folder} cannot be written")
+
+
+@contextmanager
+def fitting(device: torch.device) -> Iterator[None]:
+    """A device that is full is a ConfigError about it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        free, total = (f"{size / 2**30:.1f}" for size in torch.cuda.mem_get_info(device))
+        reason = f"{device_name(device)} is full ({free} of {total} GiB free); free it, or choose another device"
+        raise ConfigError("device", reason) from error
+
+
+def _card(device: torch.device, share: float) -> Card:
+    # What loading took for a moment only counts as free.
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    return Card(device_name(device), total, free, torch.cuda.memory_allocated(device), share)
 
 
 def _graphs(config: EngineConfig, shape: LlamaShape, device: torch.device) -> Any:

@@ -10,6 +10,7 @@ import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,8 +55,8 @@ class NativeLlama:
         self._parts = threads
         self.state = SlotState(slots, torch.device("cpu"))
         kv = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
-        # Fresh zero pages cost no memory until a stream reaches them.
-        self.keys, self.values = torch.zeros(kv), torch.zeros(kv)
+        # The system's zero pages cost no time and no memory until a stream reaches them; torch would write them.
+        self.keys, self.values = (torch.from_numpy(np.zeros(kv, dtype=np.float32)) for _ in range(2))
         self._library = load(cache)
         self._tensors = _packed(weights, rope_tables(shape.rope, shape.head_dim, context, torch.device("cpu")))
         self._model = self._describe(weights, layout, slots)

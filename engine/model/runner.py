@@ -17,7 +17,16 @@ from engine.errors import InvalidRequest
 from engine.messages import ModelInfo
 from engine.model import checkpoint as ckpt
 from engine.model.flight import Flight
-from engine.model.loading import Progress, device_name, device_of, models_of, open_model, weights_of
+from engine.model.loading import (
+    Progress,
+    counted,
+    device_name,
+    device_of,
+    fitting,
+    models_of,
+    open_model,
+    weights_of,
+)
 from engine.model.slots import Sampling
 from engine.model.snac import NO_END
 from engine.prompt import FRAME_TOKENS, voice_prompt
@@ -50,17 +59,18 @@ class ModelRunner:
         torch.set_num_threads(config.cpu_threads or max(1, (os.cpu_count() or 2) // 2))
         # The codec's convolutions in true float32: TensorFloat-32 keeps 10 bits, a streamed sample would show it.
         torch.backends.cudnn.allow_tf32 = False
-        progress("reading the checkpoint", 0.0)
+        progress("checkpoint", 0.0)
         self.checkpoint = open_model(config)
         self.context = min(config.max_context, self.checkpoint.shape.max_positions)
         weights = weights_of(self.checkpoint, self.device, config, progress)
-        progress("loading the codec", 0.8)
-        self.model, self.codec, codec_name = models_of(config, self.checkpoint, weights, self.device, self.context)
+        self.model, self.codec, codec_name = models_of(
+            config, self.checkpoint, weights, self.device, self.context, progress
+        )
         self._launches = getattr(self.model, "launch", None)
         # The codec's own stream: a frame's audio does not queue behind the next frame.
         self._codec_stream = torch.cuda.Stream(self.device) if self._launches else None
-        progress("warming up", 0.9)
-        self._warm_up()
+        with fitting(self.device):
+            self._warm_up(progress)
         self.info = ModelInfo(
             model="lyre-demo" if config.is_demo else self.checkpoint.name,
             codec=codec_name,
@@ -185,10 +195,11 @@ class ModelRunner:
         samples = self.codec.decode(*arguments)
         return (samples * 32767.0).round().clamp(-32768, 32767).to(torch.int16).numpy(force=True)
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, progress: Progress) -> None:
         """A few frames through every path that a request takes."""
         if self._launches:
-            self.model.warm_up()
+            self.model.warm_up(counted(progress, "language model", 0.75, 0.95))
+        progress("warm synthesis", 0.95)
         chunk = self.prompt(self.checkpoint.voices[0], "Hello.")
         sequence = Sequence(request_id=-1, chunks=[chunk], seed=0, slot=0)
         self.start(sequence, Sampling(temperature=0.6, top_p=0.9, top_k=0, repetition_penalty=1.1, window=0, seed=0))

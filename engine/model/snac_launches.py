@@ -15,7 +15,7 @@ from engine.model.kernels.snac_output import output
 from engine.model.kernels.snac_unit import UnitWeights, unit
 from engine.model.kernels.snac_upsample import upsample, upsample_weights
 from engine.model.kernels.tiles import pick
-from engine.model.snac_layers import LATENTS_PER_FRAME, TAPS, Kind, SnacLayer
+from engine.model.snac_layers import LATENTS_PER_FRAME, TAPS, Kind, SnacLayer, ring_shapes
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,10 @@ def supports(layers: list[SnacLayer]) -> bool:
 
 def make_rings(layers: list[SnacLayer], slots: int, device: torch.device, dtype: torch.dtype) -> list[Ring]:
     """Each holds a frame's columns and the history that the next frame still needs."""
-    rings, columns = [], LATENTS_PER_FRAME
-    for layer in layers:
-        if layer.kind in (Kind.DEPTHWISE, Kind.UPSAMPLE, Kind.RESIDUAL, Kind.OUTPUT):
-            history = 1 if layer.kind == Kind.UPSAMPLE else (TAPS - 1) * layer.factor
-            shape = (slots, columns + history, layer.channels_in)
-            snaked = torch.zeros(shape, device=device, dtype=dtype)
-            rings.append(Ring(snaked, torch.zeros_like(snaked) if layer.kind == Kind.RESIDUAL else None))
-        if layer.kind == Kind.UPSAMPLE:
-            columns *= layer.factor
+    rings = []
+    for columns, channels, copies in ring_shapes(layers):
+        snaked = torch.zeros(slots, columns, channels, device=device, dtype=dtype)
+        rings.append(Ring(snaked, torch.zeros_like(snaked) if copies == 2 else None))
     return rings
 
 

@@ -6,6 +6,7 @@ Structure: snac 1.2.1 (hubertsiuzdak/snac), layers.py; the 24 kHz model is depth
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -82,6 +83,17 @@ def snac_layers(model: SNAC, source: str) -> list[SnacLayer]:
         elif not isinstance(module, nn.Tanh):
             layers.append(_single(module, source))
     return layers
+
+
+def ring_shapes(layers: list[SnacLayer]) -> Iterator[tuple[int, int, int]]:
+    """Of each layer that keeps a history: its ring's columns and channels, and how many of them it keeps a slot."""
+    columns = LATENTS_PER_FRAME
+    for layer in layers:
+        if layer.kind in (Kind.DEPTHWISE, Kind.UPSAMPLE, Kind.RESIDUAL, Kind.OUTPUT):
+            history = 1 if layer.kind == Kind.UPSAMPLE else (TAPS - 1) * layer.factor
+            yield columns + history, layer.channels_in, 2 if layer.kind == Kind.RESIDUAL else 1
+        if layer.kind == Kind.UPSAMPLE:
+            columns *= layer.factor
 
 
 def _block(modules: list[Any], noises: int, source: str) -> list[SnacLayer]:

@@ -8,7 +8,7 @@ Under Triton's interpreter the same launches run on the CPU.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -71,9 +71,10 @@ class TritonSnac:
     def reset(self, slot: int) -> None:
         """A new utterance begins in this slot: nothing to do, what the old one left lies before position 0."""
 
-    def warm_up(self) -> None:
+    def warm_up(self, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
         """Compiles the kernels and captures a graph for every batch size, so that no request waits for it."""
-        for bucket in reversed(self._buckets if self._stream else []):
+        for done, bucket in enumerate(reversed(self._buckets if self._stream else [])):
+            progress(done + 1, len(self._buckets))
             self.graph(bucket)
 
     def decode(self, slots: list[int], codes: Tensor, start: list[int], total: list[int], seeds: list[int]) -> Tensor:

@@ -118,7 +118,8 @@ class FakeEngine:
     async def start(self, progress: Callable[[str, float], None] | None = None) -> None:
         """Ready as soon as `may_start` is set."""
         if progress is not None:
-            progress("weights", 0.25)
+            progress("weights: 1 of 8", 0.125)
+            progress("weights: 2 of 8", 0.25)
         while not self.may_start.is_set():
             await asyncio.sleep(0.002)
         if self.start_error is not None:

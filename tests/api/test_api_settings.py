@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.settings import Settings, load_settings
+from api.settings import PRESETS, Settings, load_settings
 from engine import ConfigError, EngineConfig
 
 
@@ -28,6 +28,16 @@ def test_environment_values_are_converted() -> None:
 def test_flags_win() -> None:
     settings = load_settings({"port": "1", "host": None}, {"LYRE_PORT": "2", "LYRE_HOST": "::1"})
     assert (settings.port, settings.host) == (1, "::1")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_weaker_than_what_is_set(name: str) -> None:
+    sizes = PRESETS[name]
+    settings = load_settings({}, {"LYRE_PRESET": name})
+    assert {field: str(getattr(settings, field)) for field in sizes} == sizes
+    settings = load_settings({"preset": name, "max_queue": "7"}, {"LYRE_MAX_CONCURRENCY": "3", "LYRE_PRESET": "none"})
+    assert (settings.max_concurrency, settings.max_queue) == (3, 7)
+    assert settings.max_context == int(sizes["max_context"])
 
 
 def test_the_real_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +84,9 @@ def test_a_name_like_no_other_is_refused_too() -> None:
         ("max_queue", "-1"),
         ("device", "tpu"),
         ("dtype", "int4"),
+        ("memory_share", "1.1"),
+        ("memory_share", "nan"),
+        ("preset", "h300"),
         ("load_format", "dummy"),
         ("log_level", "loud"),
         ("send_timeout", "0"),

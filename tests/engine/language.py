@@ -110,7 +110,8 @@ def load(folder: Path) -> Loaded:
 def reference_frames(loaded: Loaded, ids: list[int], frames: int) -> list[list[int]]:
     """Greedy slot-constrained codes by transformers alone: at slot k the best of its 4096 tokens."""
     codes: list[list[int]] = []
-    result = loaded.reference(torch.tensor([ids]), use_cache=True)
+    device = loaded.reference.device
+    result = loaded.reference(torch.tensor([ids], device=device), use_cache=True)
     for _ in range(frames):
         frame = []
         for k in range(FRAME_TOKENS):
@@ -118,7 +119,7 @@ def reference_frames(loaded: Loaded, ids: list[int], frames: int) -> list[list[i
             code = int(result.logits[0, -1, first : first + CODEBOOK_SIZE].argmax())
             frame.append(code)
             result = loaded.reference(
-                torch.tensor([[first + code]]), past_key_values=result.past_key_values, use_cache=True
+                torch.tensor([[first + code]], device=device), past_key_values=result.past_key_values, use_cache=True
             )
         codes.append(frame)
     return codes
