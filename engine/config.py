@@ -16,6 +16,7 @@ LOAD_FORMATS: Final = ("auto", "dummy")
 CODEC_DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
 CPU_KERNELS: Final = ("auto", "native", "torch")
 GPU_KERNELS: Final = ("auto", "triton", "torch")
+ATTENTIONS: Final = ("auto", "triton", "flash", "sdpa")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class EngineConfig:
     `model=None` takes the bundled demo voice; `codec=None` takes the codec that belongs to the model.
     `codec_dtype` is the codec's arithmetic on a GPU: auto is float16 if that is not heard. On the CPU it is float32.
     `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text.
+    `attention` is the language model's: auto is triton on a GPU; flash needs flash-attn; sdpa, torch's own, is slow.
     `batch_invariant`: on a GPU, too, a seed gives the same codes alone and in any batch, at some cost in speed.
     `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default:
     ~/.cache/lyre).
@@ -45,6 +47,7 @@ class EngineConfig:
     repetition_window: int | None = None
     cpu_kernel: str = "auto"
     gpu_kernel: str = "auto"
+    attention: str = "auto"
     batch_invariant: bool = False
     cpu_threads: int | None = None
     cache: str | None = None
@@ -58,6 +61,7 @@ class EngineConfig:
         _choice("load_format", self.load_format, LOAD_FORMATS)
         _choice("cpu_kernel", self.cpu_kernel, CPU_KERNELS)
         _choice("gpu_kernel", self.gpu_kernel, GPU_KERNELS)
+        _choice("attention", self.attention, ATTENTIONS)
         _at_least("max_concurrency", self.max_concurrency, 1)
         _at_least("max_queue", self.max_queue, 0)
         _at_least("max_context", self.max_context, 256)
