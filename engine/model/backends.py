@@ -118,12 +118,12 @@ class SdpaAttention:
         context, dim = keys.shape[2:]
         slots = turn_rows(qkv, keys, values, rows, positions, cos, sin)[0].long()
         query, at = qkv.view(qkv.shape[0], -1, dim)[:, : out.shape[1] // dim], positions[slots]
-        return torch.cat(
-            [
-                decode_attention(q, keys, values, some, where, context)
-                for q, some, where in zip(*(t.split(GATHERED_ROWS) for t in (query, slots, at)), strict=True)
-            ]
-        )
+        pieces = [
+            decode_attention(q, keys, values, some, where, context)
+            for q, some, where in zip(*(t.split(GATHERED_ROWS) for t in (query, slots, at)), strict=True)
+        ]
+        # One piece goes on as it is: a copy of it would be no kernel, and the next kernel is launched early after one.
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def attention_backend(asked: str, keys: Tensor, dtype: torch.dtype, invariant: bool) -> AttentionBackend:

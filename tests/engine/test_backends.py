@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from engine import ConfigError
+from engine.model.llama import TorchLlama
+from engine.model.weights import load_weights
 from tests.engine.kernels import DEVICE, DTYPES, prepare
+from tests.engine.language import load, sampling
+from tests.tiny import LLAMA3_ROPE, TinyLlama
 
 prepare()
 
@@ -24,8 +29,10 @@ from engine.model.backends import (  # noqa: E402
     TritonAttention,
     attention_backend,
 )  # fmt: skip
+from engine.model.fused import FusedStep, Plan  # noqa: E402
 from engine.model.kernels.attention import attend_reference, scratch_sizes  # noqa: E402
 from engine.model.kernels.linear import Scratch  # noqa: E402
+from engine.model.kernels.sampling import enter  # noqa: E402
 
 pytestmark = pytest.mark.gpu if DEVICE.type == "cuda" else []
 SLOTS, KV, GROUP, DIM, CONTEXT = 5, 2, 3, 128, 300
@@ -171,6 +178,30 @@ def test_what_pads_a_prompt_is_not_seen(kind: type[AttentionBackend], dtype: tor
     for t in (q, k, v):
         t[:, :, length:] = 7.0
     assert torch.equal(backend.prefill(q, k, v)[:, :length], before)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", [TritonAttention, SdpaAttention])
+def test_a_step_of_the_whole_model(llama_folder: Callable[[TinyLlama], Path], kind: type[AttentionBackend]) -> None:
+    loaded = load(llama_folder(TinyLlama(rope=LLAMA3_ROPE, hidden=96, heads=6, kv_heads=2, seed=2)))
+    shape, layout = loaded.checkpoint.shape, loaded.checkpoint.layout
+    weights = load_weights(loaded.folder, shape, layout, DEVICE, torch.float32)
+    plain = TorchLlama(shape, weights, layout, 4, CONTEXT)
+    for slot in range(3):
+        ids = loaded.ids("and " * slot)
+        plain.prefill(slot, ids[:-1])
+        plain.state.start(slot, ids[-1], len(ids) - 1, sampling())
+    keys, values = plain.keys.clone(), plain.values.clone()
+    plans = (Plan(4, None, Attention(splits=2, block=16)),)
+    step = FusedStep(shape, weights, keys, values, plain.cos, plain.sin, plain.state, 4, False, plans, kind())
+    step.rows[:3] = torch.tensor([2, 0, 1])
+    enter(plain.state, step.rows, step.embedding(4))
+    logits = step.run(4, 0)[:3]
+    rows = step.rows[:3].long()
+    hidden = plain.step(plain.state.token[rows], rows, plain.state.position[rows], CONTEXT)
+    assert_equal(logits, hidden @ weights.head[0].T)
+    torch.testing.assert_close(keys, plain.keys, atol=1e-4, rtol=0)
+    torch.testing.assert_close(values, plain.values, atol=1e-4, rtol=0)
 
 
 # ---- the choice
