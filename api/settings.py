@@ -80,6 +80,7 @@ class Settings(BaseModel):
     )
     cpu_kernel: str = Field(EngineConfig.cpu_kernel, description="auto, native or torch")
     gpu_kernel: str = Field(EngineConfig.gpu_kernel, description="auto, triton or torch")
+    attention: str = Field(EngineConfig.attention, description="auto, triton, flash (needs flash-attn) or sdpa (slow)")
     batch_invariant: bool = Field(
         EngineConfig.batch_invariant, description="on a GPU: a seed gives the same audio in any batch; slower"
     )

@@ -1,6 +1,7 @@
 """Times the language model's decode step on CUDA, at a named shape with random weights.
 
     python -m benchmarks.decode --batch 1 16 64 256 --context 500 --kernel triton torch
+    python -m benchmarks.decode --batch 1 16 64 256 --kernel triton --attention triton flash sdpa
 
 Milliseconds a token for the whole batch, a frame's time over seven, sampling included, medians, the positions around
 `--context`. `step_ms`: frame after frame, each launched before the last has landed, as the server does it (with plain
@@ -16,6 +17,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -98,6 +100,7 @@ def measure(model: GraphLlama | TorchLlama, batch: int, context: int, times: int
     steps = in_a_row(model, slots, back, times) if isinstance(model, GraphLlama) else lone
     return {
         "kernel": model.name,
+        "attention": model.attention,
         "batch": batch,
         "context": context,
         "step_ms": round(1000 * statistics.median(steps) / FRAME_TOKENS, 3),
@@ -111,6 +114,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--context", type=int, nargs="+", default=[500])
     parser.add_argument("--kernel", nargs="+", default=["triton"], choices=["triton", "torch"])
+    parser.add_argument(
+        "--attention", nargs="+", default=["triton"], choices=["triton", "flash", "sdpa"], help="of the kernel triton"
+    )
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--frames", type=int, default=30)
     args = parser.parse_args()
@@ -119,16 +125,18 @@ def main() -> None:
     weights = random_weights(checkpoint.shape, checkpoint.layout, DEVICE, dtype, seed=0)
     room = max(args.context) + 64
     rows = []
-    for kernel in args.kernel:
-        build = GraphLlama if kernel == "triton" else TorchLlama
+    builds = [partial(GraphLlama, attention=name) for name in args.attention] if "triton" in args.kernel else []
+    builds += [TorchLlama] if "torch" in args.kernel else []
+    for build in builds:
         began = time.perf_counter()
         model = build(checkpoint.shape, weights, checkpoint.layout, max(args.batch), room)
         for batch in args.batch:
             for context in args.context:
-                row = measure(model, batch, context, args.frames if kernel == "triton" else 5)
+                row = measure(model, batch, context, args.frames if isinstance(model, GraphLlama) else 5)
                 least = 1000 * limit(checkpoint.shape, batch, context, dtype.itemsize, copy, product)
                 rows.append({**row, "limit_ms": round(least, 3), "share": round(least / row["step_ms"], 3)})
-        print(f"{kernel}: {time.perf_counter() - began:.1f} s with graphs, compiling and measuring")
+        taken = f"{time.perf_counter() - began:.1f} s with graphs, compiling and measuring"
+        print(f"{model.name}, {model.attention} attention: {taken}")
         del model
         torch.cuda.empty_cache()
     print("  ".join(f"{name:>10}" for name in rows[0]))

@@ -17,6 +17,7 @@ LOAD_FORMATS: Final = ("auto", "dummy")
 CODEC_DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
 CPU_KERNELS: Final = ("auto", "native", "torch")
 GPU_KERNELS: Final = ("auto", "triton", "torch")
+ATTENTIONS: Final = ("auto", "triton", "flash", "sdpa")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class EngineConfig:
     `devices` is auto (every CUDA device) or a list such as "0,1": an engine process on each, and requests go to the
     least loaded. `max_concurrency` and `max_queue` are those of one device.
     `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text.
+    `attention` is the language model's: auto is triton on a GPU; flash needs flash-attn; sdpa, torch's own, is slow.
     `memory_share` of a GPU's memory may be used; slots that do not fit it are refused at the start.
     `batch_invariant`: on a GPU, too, a seed gives the same codes alone and in any batch, at some cost in speed.
     `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default:
@@ -51,6 +53,7 @@ class EngineConfig:
     repetition_window: int | None = None
     cpu_kernel: str = "auto"
     gpu_kernel: str = "auto"
+    attention: str = "auto"
     batch_invariant: bool = False
     cpu_threads: int | None = None
     cache: str | None = None
@@ -68,6 +71,7 @@ class EngineConfig:
         _choice("load_format", self.load_format, LOAD_FORMATS)
         _choice("cpu_kernel", self.cpu_kernel, CPU_KERNELS)
         _choice("gpu_kernel", self.gpu_kernel, GPU_KERNELS)
+        _choice("attention", self.attention, ATTENTIONS)
         _at_least("max_concurrency", self.max_concurrency, 1)
         _at_least("max_queue", self.max_queue, 0)
         _at_least("max_context", self.max_context, 256)

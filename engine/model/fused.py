@@ -11,23 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.model.kernels.attention import attend, scratch_sizes
+from engine.model.backends import Attention, AttentionBackend
+from engine.model.kernels.attention import scratch_sizes
 from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, parts
 from engine.model.kernels.norm import gate, rms_norm
 from engine.model.kernels.sampling import Embedding
 from engine.model.slots import SlotState
 from engine.model.weights import HEAD_ROWS, LlamaShape, LlamaWeights
-
-
-@dataclass(frozen=True)
-class Attention:
-    """How attention is cut: `splits` programs share a head's keys, `block` of them at a time."""
-
-    splits: int = 1
-    block: int = 64
-    warps: int = 4
-    stages: int = 2
-    policy: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,11 +88,11 @@ class FusedStep:
 
     def __init__(
         self, shape: LlamaShape, weights: LlamaWeights, keys: Tensor, values: Tensor, cos: Tensor, sin: Tensor,
-        state: SlotState, rows: int, early: bool, plans: tuple[Plan, ...] = PLANS,
+        state: SlotState, rows: int, early: bool, plans: tuple[Plan, ...], attention: AttentionBackend,
     ) -> None:  # fmt: skip
         self.shape, self.weights, self.state, self.plans = shape, weights, state, plans
         self.keys, self.values, self.cos, self.sin = keys, values, cos, sin
-        self.early = early
+        self.early, self.attention = early, attention
         device, dtype = weights.embed.device, weights.embed.dtype
 
         def buffer(width: int, kind: torch.dtype = dtype) -> Tensor:
@@ -139,12 +129,12 @@ class FusedStep:
     def _fused(self, count: int, k: int, plan: Plan, tiles: Tiles) -> Tensor:
         """Five kernels a layer."""
         weights, scratch, early, eps = self.weights, self.scratch, self.early, self.shape.eps
-        x, qkv, attended, inner, logits = self._rows(count, "x", "qkv", "attended", "inner", "logits")
+        x, qkv, inner, logits = self._rows(count, "x", "qkv", "inner", "logits")
         after_attention, after_layer = (Normed(self.normed[:count], squares) for squares in self._squares[plan])
         gains = [*(layer.input_norm for layer in weights.layers), weights.norm]
         for i, layer in enumerate(weights.layers):
             linear(after_layer, layer.qkv, qkv, tiles.qkv, eps=eps, scratch=scratch, early=early)
-            self._attend(i, count, plan.attention)
+            attended = self._attend(i, count, plan.attention)
             linear_add(
                 attended, layer.attn_out, x, layer.post_norm, after_attention, tiles.attn_out,
                 scratch=scratch, early=early,
@@ -156,13 +146,12 @@ class FusedStep:
 
     def _library(self, count: int, k: int, plan: Plan) -> Tensor:
         """Library products, which also add the residual."""
-        names = ("x", "normed", "qkv", "attended", "both", "inner", "logits")
-        x, normed, qkv, attended, both, inner, logits = self._rows(count, *names)
+        x, normed, qkv, both, inner, logits = self._rows(count, "x", "normed", "qkv", "both", "inner", "logits")
         eps = self.shape.eps
         for i, layer in enumerate(self.weights.layers):
             rms_norm(x, layer.input_norm, eps, normed, early=self.early)
             torch.mm(normed, layer.qkv.t(), out=qkv)
-            self._attend(i, count, plan.attention)
+            attended = self._attend(i, count, plan.attention)
             torch.addmm(x, attended, layer.attn_out.t(), out=x)
             rms_norm(x, layer.post_norm, eps, normed, early=self.early)
             torch.mm(normed, layer.gate_up.t(), out=both)
@@ -172,11 +161,10 @@ class FusedStep:
         wide = {} if normed.dtype == torch.float32 else {"out_dtype": torch.float32}
         return torch.mm(normed, self.weights.head[k].t(), **wide, out=logits)
 
-    def _attend(self, i: int, count: int, cut: Attention) -> None:
-        attend(
+    def _attend(self, i: int, count: int, cut: Attention) -> Tensor:
+        return self.attention.decode(
             self.qkv[:count], self.keys[i], self.values[i], self.rows[:count], self.state.position, self.cos, self.sin,
-            self.attended[:count], self.scratch, splits=cut.splits, block=cut.block, warps=cut.warps,
-            stages=cut.stages, policy=cut.policy, early=self.early,
+            self.attended[:count], cut=cut, scratch=self.scratch, early=self.early,
         )  # fmt: skip
 
     def _rows(self, count: int, *names: str) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.errors import ConfigError
+from engine.model.backends import attention_backend
 from engine.model.flight import Flight
 from engine.model.fused import PLANS, FusedStep, Plan
 from engine.model.kernels.norm import gate, rms_norm
@@ -38,24 +39,27 @@ class GraphLlama:
 
     def __init__(
         self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int,
-        invariant: bool = False,
+        invariant: bool = False, attention: str = "auto",
     ) -> None:  # fmt: skip
         """`invariant`: all batches run by one plan, so that a stream's bits never depend on how many others there are.
 
-        ConfigError when there are more slots than a plan of fixed cuts has rows.
+        `attention`: auto, triton, flash or sdpa. ConfigError when there are more slots than a plan of fixed cuts has
+        rows, or when that attention cannot be had.
         """
         self.shape, self.weights, self.layout, self.context = shape, weights, layout, context
         device, dtype = weights.embed.device, weights.embed.dtype
         cache = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
         self.keys = torch.zeros(cache, dtype=dtype, device=device)
         self.values = torch.zeros(cache, dtype=dtype, device=device)
+        backend = attention_backend(attention, self.keys, dtype, invariant)
+        self.attention = backend.name
         cos, sin = rope_tables(shape.rope, shape.head_dim, context, device)
         self.state = SlotState(slots, device)
         self.batches = _batches(slots)
         early = torch.cuda.get_device_capability(device) >= (9, 0)
         plans = (_fixed_plan(self.batches[-1]),) if invariant else PLANS
         self.step = FusedStep(
-            shape, weights, self.keys, self.values, cos, sin, self.state, self.batches[-1], early, plans
+            shape, weights, self.keys, self.values, cos, sin, self.state, self.batches[-1], early, plans, backend
         )
         self.codes = torch.zeros(self.batches[-1], FRAME_TOKENS, dtype=torch.int32, device=device)
         self.ended = torch.zeros(self.batches[-1], dtype=torch.int32, device=device)
@@ -160,8 +164,8 @@ class GraphLlama:
             q, k, v = qkv.view(count, size, heads, shape.head_dim).transpose(1, 2).split(
                 (shape.heads, shape.kv_heads, shape.kv_heads), dim=1
             )  # fmt: skip
-            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-            x = torch.addmm(x, attended.transpose(1, 2).reshape(count * size, -1), layer.attn_out.t())
+            attended = step.attention.prefill(q, k, v)
+            x = torch.addmm(x, attended.flatten(0, 1), layer.attn_out.t())
             rms_norm(x, layer.post_norm, shape.eps, normed)
             inner = normed.new_empty(count * size, shape.intermediate)
             gate(F.linear(normed, layer.gate_up), inner)

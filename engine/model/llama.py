@@ -22,6 +22,7 @@ class TorchLlama:
     """Runs on CPU and CUDA; the weights' dtype is the arithmetic's."""
 
     name = "torch"
+    attention = "sdpa"
     prefill_piece = None  # prompts are short: a whole one is a single pass
 
     def __init__(self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int) -> None:
@@ -43,7 +44,8 @@ class TorchLlama:
             q, k, v = self._project(layer, x, cos, sin)
             self.keys[i, slot, :, :count] = k.transpose(0, 1)
             self.values[i, slot, :, :count] = v.transpose(0, 1)
-            x = self._finish(layer, x, prefill_attention(q, k, v))
+            heads = (t.transpose(0, 1)[None] for t in (q, k, v))
+            x = self._finish(layer, x, prefill_attention(*heads)[0])
         return self._norm(x, self.weights.norm)
 
     @torch.inference_mode()

@@ -97,6 +97,7 @@ def models_of(
     if device.type == "cuda":
         with fitting(device):
             return *_on_card(config, checkpoint, weights, layers, tables, context, progress), name
+    _graphs(config, shape, device)  # says what only a GPU can do
     llama = TorchLlama(shape, weights, layout, slots, context)
     return llama, TorchSnac(layers, tables, slots, device, torch.float32), name
 
@@ -119,7 +120,8 @@ def _on_card(
         decoder = TorchSnac(layers, tables, slots, device, torch.float32)
     graphs = _graphs(config, shape, device)
     if graphs:
-        return graphs(shape, weights, layout, slots, context, config.batch_invariant), decoder
+        model = graphs(shape, weights, layout, slots, context, config.batch_invariant, config.attention)
+        return model, decoder
     return TorchLlama(shape, weights, layout, slots, context), decoder
 
 
@@ -162,21 +164,28 @@ def _card(device: torch.device, share: float) -> Card:
 
 def _graphs(config: EngineConfig, shape: LlamaShape, device: torch.device) -> Any:
     """The model of Triton kernels and CUDA graphs where it can run, else None."""
-    if device.type != "cuda" or config.gpu_kernel == "torch":
-        return None
-    if find_spec("triton") is None:
-        reason = "triton is not installed"
-    else:
-        # Here, because Triton is not on every machine.
+    reason = "the device is not a GPU" if device.type != "cuda" else _no_triton(config, shape)
+    if reason is None:
         from engine.model.graphs import GraphLlama
-        from engine.model.graphs import supports as fits
 
-        if fits(shape):
-            return GraphLlama
-        reason = "the model's heads do not fit its blocks"
-    if config.gpu_kernel == "triton":
+        return GraphLlama
+    if config.gpu_kernel == "triton" and device.type == "cuda":
         raise ConfigError("gpu_kernel", f"the Triton kernels cannot be used: {reason}")
+    if config.attention in ("triton", "flash"):
+        raise ConfigError("attention", f"{config.attention} attends within the Triton kernels' graphs: {reason}")
     return None
+
+
+def _no_triton(config: EngineConfig, shape: LlamaShape) -> str | None:
+    """Why the Triton kernels are not to be used, or None."""
+    if config.gpu_kernel == "torch":
+        return "gpu_kernel is torch"
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    # Here, because Triton is not on every machine.
+    from engine.model.graphs import supports as fits
+
+    return None if fits(shape) else "the model's heads do not fit their blocks"
 
 
 def _no_native(config: EngineConfig, device: torch.device, fits: bool) -> str | None:
@@ -185,6 +194,8 @@ def _no_native(config: EngineConfig, device: torch.device, fits: bool) -> str | 
         return "the device is not the CPU"
     if config.cpu_kernel == "torch":
         return "cpu_kernel is torch"
+    if config.attention != "auto":
+        return f"attention is {config.attention}, and theirs is their own"
     return None if fits else "the model's dimensions do not fit the kernel's vectors"
 
 

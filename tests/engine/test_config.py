@@ -33,6 +33,7 @@ from engine import ConfigError, EngineConfig, EngineError, InvalidRequest, Sampl
         ("codec_dtype", "int8"),
         ("load_format", "pickle"),
         ("cpu_kernel", "fast"),
+        ("attention", "paged"),
         ("max_concurrency", 0),
         ("max_queue", -1),
         ("max_context", 255),
