@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.cuda import require_cuda
 from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, parts
 from engine.model.kernels.norm import gate, rms_norm
 
@@ -153,6 +154,7 @@ def main() -> None:
     parser.add_argument("--best", type=int, default=8)
     parser.add_argument("--processes", type=int, default=14)
     args = parser.parse_args()
+    require_cuda()
     context = multiprocessing.get_context("spawn")
     workers = [
         context.Process(target=compile_part, args=(i, args.processes, args.product, args.rows))
