@@ -5,7 +5,8 @@
 `lyre serve` runs with a stand-in engine that gives every stream 85 ms of audio each 85 ms (benchmarks/stand_in.py);
 clients in other processes read. `cpu_us` is user and system time of the server's process for a piece, `system_us` the
 kernel's part of it, `core` the share of one core, `streams_a_core` how many streams in real time fill one. A `pace`
-under 1 is a server that does not keep up. A table for people; the last line is one JSON document.
+under 1 is a server that does not keep up; `answer` is how long a trivial request takes meanwhile. A table for people;
+the last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from concurrent.futures import ProcessPoolExecutor
 from time import perf_counter
 from typing import Any
 
+import httpx
+
 from benchmarks.load import Share, ready, take
 from benchmarks.report import percentile, print_document, print_table
 from benchmarks.server import OwnServer
 from benchmarks.stand_in import FRAME_SECONDS
 
 RAMP = 3.0
+PROBE_SECONDS = 0.05
 FORMATS = ("pcm", "wav", "flac", "opus", "mp3", "aac", "sse")
 
 
@@ -43,7 +47,7 @@ def measure(server: OwnServer, crowd: ProcessPoolExecutor, name: str, streams: i
     future = crowd.submit(take, share)
     time.sleep(max(0.0, begin + RAMP - perf_counter()))
     before, began = server.cpu_seconds(), perf_counter()
-    time.sleep(duration)
+    answers = answer_times(server.url, duration)
     user, system = (b - a for a, b in zip(before, server.cpu_seconds(), strict=True))
     cpu, taken = user + system, perf_counter() - began
     outcome = future.result()
@@ -61,8 +65,21 @@ def measure(server: OwnServer, crowd: ProcessPoolExecutor, name: str, streams: i
         "system_us": round(1e6 * system / pieces, 1),
         "core": round(cpu / taken, 3),
         "streams_a_core": round(pieces * FRAME_SECONDS / cpu),
-        "lag_p99_ms": round(1000 * (percentile(outcome.lags, 0.99) or 0.0), 1),
+        "answer_p50_ms": round(1000 * (percentile(answers, 0.5) or 0.0), 1),
+        "answer_p99_ms": round(1000 * (percentile(answers, 0.99) or 0.0), 1),
     }
+
+
+def answer_times(url: str, duration: float) -> list[float]:
+    """Seconds that a request without any work takes meanwhile: what a new listener waits for the event loop."""
+    taken, end = [], perf_counter() + duration
+    with httpx.Client(base_url=url, timeout=60) as client:
+        while perf_counter() < end:
+            began = perf_counter()
+            client.get("/health/live").raise_for_status()
+            taken.append(perf_counter() - began)
+            time.sleep(PROBE_SECONDS)
+    return taken
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
