@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.cuda import require_cuda
 from benchmarks.report import commit
 from engine.model.checkpoint import dummy_checkpoint
 from engine.model.graphs import GraphLlama
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--frames", type=int, default=30)
     args = parser.parse_args()
+    require_cuda()
     checkpoint, dtype = dummy_checkpoint(args.model), getattr(torch, args.dtype)
     copy, product = copy_speed(), product_speed()
     weights = random_weights(checkpoint.shape, checkpoint.layout, DEVICE, dtype, seed=0)
