@@ -59,8 +59,9 @@ def open_model(config: EngineConfig) -> Checkpoint:
 
 def weights_of(checkpoint: Checkpoint, device: torch.device, config: EngineConfig, progress: Progress) -> LlamaWeights:
     """In the asked or the stored arithmetic; random ones for a shape without weights."""
-    shape, layout = checkpoint.shape, checkpoint.layout
+    shape, layout, fp8 = checkpoint.shape, checkpoint.layout, config.quantization == "fp8"
     asked = None if config.dtype == "auto" else getattr(torch, config.dtype)
+<<<<<<< HEAD
 
     def layer(done: float) -> None:
         progress(f"weights: {round(done * shape.layers)} of {shape.layers}", 0.1 + 0.5 * done)
@@ -71,6 +72,15 @@ def weights_of(checkpoint: Checkpoint, device: torch.device, config: EngineConfi
         if asked is None:
             asked = torch.bfloat16 if device.type == "cuda" else stored_dtype(checkpoint.folder)
         return load_weights(checkpoint.folder, shape, layout, device, asked, layer)
+=======
+    if checkpoint.folder is None:
+        return random_weights(shape, layout, device, asked or torch.bfloat16, seed=0, fp8=fp8)
+    if asked is None:
+        asked = torch.bfloat16 if device.type == "cuda" else stored_dtype(checkpoint.folder)
+    return load_weights(
+        checkpoint.folder, shape, layout, device, asked, lambda done: progress("loading weights", 0.1 + 0.7 * done), fp8
+    )
+>>>>>>> f7b2aee (Weights of 8 bits (LYRE_QUANTIZATION=fp8): e4m3 with a power of two a row, in registers or tiles, library products in 8 bits)
 
 
 def models_of(
@@ -86,14 +96,16 @@ def models_of(
     reason = _no_native(config, device, supports(shape, weights) and supports_codec(layers))
     if reason is None:
         try:
-            native = NativeLlama(shape, weights, layout, slots, context, cache, threads)
+            native = NativeLlama(shape, weights.to(weights.embed.dtype), layout, slots, context, cache, threads)
             return native, NativeSnac(layers, tables, slots, cache, threads), name
         except BuildError as error:
             reason = str(error)
     if config.cpu_kernel == "native":
         raise ConfigError("cpu_kernel", f"the native kernel cannot be used: {reason}")
-    if device.type == "cpu" and weights.embed.dtype != torch.float32:
-        weights = weights.to(torch.float32)
+    graphs = _graphs(config, shape, device)
+    if not graphs:
+        # Plain torch: on the CPU in float32, and with the numbers of quantised weights, not their speed.
+        weights = weights.to(torch.float32 if device.type == "cpu" else weights.embed.dtype)
     if device.type == "cuda":
         with fitting(device):
             return *_on_card(config, checkpoint, weights, layers, tables, context, progress), name
@@ -117,7 +129,6 @@ def _on_card(
         decoder = gpu_codec(layers, tables, slots, device, config.codec_dtype, counted(progress, "codec", 0.65, 0.75))
     else:
         decoder = TorchSnac(layers, tables, slots, device, torch.float32)
-    graphs = _graphs(config, shape, device)
     if graphs:
         return graphs(shape, weights, layout, slots, context, config.batch_invariant), decoder
     return TorchLlama(shape, weights, layout, slots, context), decoder
@@ -166,6 +177,8 @@ def _graphs(config: EngineConfig, shape: LlamaShape, device: torch.device) -> An
         return None
     if find_spec("triton") is None:
         reason = "triton is not installed"
+    elif config.quantization == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
+        reason = f"{device_name(device)} has no 8-bit floating point"
     else:
         # Here, because Triton is not on every machine.
         from engine.model.graphs import GraphLlama
