@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     require_cuda()
     checkpoint = dummy_checkpoint(args.model)
-    copy, product = copy_speed(), product_speed()
+    copy, product = copy_speed(), product_speed(fp8=False)
     weights = random_weights(checkpoint.shape, checkpoint.layout, DEVICE, torch.bfloat16, seed=0)
     model = GraphLlama(checkpoint.shape, weights, checkpoint.layout, 1, max(args.tokens) + 64)
     rows = []

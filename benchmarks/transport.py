@@ -24,8 +24,7 @@ from dataclasses import asdict, dataclass
 
 import uvloop
 
-from benchmarks.formats import print_table
-from benchmarks.serve import commit
+from benchmarks.report import commit, print_table
 from engine import Engine, EngineConfig, SpeechStream, process
 from engine.link import WorkerLink
 from engine.messages import Audio, Finished, Generate, ModelInfo, Ready, SamplingDefaults, Stop
@@ -53,10 +52,10 @@ def fake_worker(inbox: str, outbox: str) -> None:
     link = WorkerLink(inbox, outbox)
     streams, frames, pace = json.loads(os.environ[PLAN])
     defaults = SamplingDefaults(0.6, 0.9, 0, 1.1, 0)
-    link.send([Ready(ModelInfo("m", "c", False, ["ana"], defaults, 24_000, "-", "-", "-", streams, 2560, 0, 0.0))])
+    link.send([Ready(ModelInfo("m", "c", False, ["ana"], defaults, 24_000, "-", "-", "-", "-", streams, 2560, 0, 0.0))])
     requests: list[int] = []
     while True:
-        for message in link.receive(wait=True):
+        for message in link.receive(None):
             if isinstance(message, Stop):
                 return
             if isinstance(message, Generate):
@@ -129,7 +128,7 @@ def main() -> None:
         for processes in args.processes:
             for streams in args.streams:
                 rows.append(run(measure(loop, processes, streams, args.frames, args.pace / 1000)))
-    print_table(rows)
+    print_table([asdict(row) for row in rows])
     machine = f"{platform.machine()}, {platform.system()}"
     print(json.dumps({"commit": commit(), "machine": machine, "rows": [asdict(row) for row in rows]}))
 

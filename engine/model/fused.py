@@ -50,21 +50,21 @@ class Plan:
 ONE = Plan(
     1,
     Tiles(
-        qkv=Tile(1, 8, 1024, 8),
+        qkv=Tile(1, 4, 1024, 4, policy="evict_first"),
         attn_out=Tile(1, 8, 1024, 8, lead=0, policy="evict_first"),
-        gate_up=Tile(1, 4, 1024, 8, lead=0, policy="evict_first"),
-        down=Tile(1, 4, 2048, 8, lead=0),
-        head=Tile(1, 8, 1024, 8),
+        gate_up=Tile(1, 4, 1024, 4, lead=0, policy="evict_first"),
+        down=Tile(1, 4, 2048, 8, lead=0, policy="evict_first"),
+        head=Tile(1, 8, 1024, 4, lead=0),
     ),
-    Attention(splits=8, block=128, warps=8, stages=1),
+    Attention(splits=16, block=64, warps=8, stages=1),
 )
 FEW = Plan(
     16,
     Tiles(
-        qkv=Tile(16, 16, 256, 2, 4, lead=4, ahead=256),
-        attn_out=Tile(16, 32, 128, 2, 6, splits=4, ahead=512),
+        qkv=Tile(16, 64, 256, 4, 4, lead=3, ahead=256),
+        attn_out=Tile(16, 32, 128, 4, 6, splits=4, lead=3, ahead=256),
         gate_up=Tile(16, 16, 256, 2, 3, lead=0),
-        down=Tile(16, 32, 128, 4, 6, splits=4, ahead=512),
+        down=Tile(16, 32, 128, 2, 6, splits=4, lead=3, ahead=1024),
         head=Tile(16, 32, 128, 2, 6),
     ),
     Attention(splits=4, block=32),
@@ -75,10 +75,10 @@ SOME = Plan(
         qkv=Tile(64, 64, 128, 4, 5, lead=3, ahead=256),
         attn_out=Tile(64, 32, 128, 4, 6),
         gate_up=Tile(64, 32, 128, 4, 3),
-        down=Tile(64, 64, 128, 4, 5, splits=2, ahead=256),
+        down=Tile(64, 32, 128, 4, 6, ahead=1024),
         head=Tile(64, 32, 128, 4, 4),
     ),
-    Attention(),
+    Attention(warps=2),
 )
 MANY = Plan(2**20, None, Attention())
 PLANS = (ONE, FEW, SOME, MANY)
