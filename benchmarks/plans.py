@@ -37,7 +37,7 @@ DEVICE = torch.device("cuda")
 PARTS = ("down", "attention", "attn_out", "qkv", "gate_up", "head")
 CONTEXT = 500
 STEPS = 2
-SHARED = 226_000  # bytes of shared memory that a program's stages may take
+SHARES = (56_000, 100_000, 200_000)  # bytes of shared memory that a program's stages may take
 
 
 def candidates(part: str, rows: int, fp8: bool) -> Iterator[Any]:
@@ -70,22 +70,21 @@ def _one_fp8(part: str) -> Iterator[Tile]:
 
 
 def _tiles(part: str, high: int, size: int) -> Iterator[Tile]:
-    """For weights of `size` bytes."""
-    splits = {"attn_out": (1, 2, 4), "down": (1, 2, 4, 8)}.get(part, (1,))
-    for outputs, block, warps, split in itertools.product((16, 32, 64, 128), (64, 128, 256), (2, 4, 8), splits):
-        width = 2 * outputs if part == "gate_up" else outputs
-        stages = [s for s in (3, 4, 6) if s * block * (size * width + 2 * high) <= SHARED]
-        # Few rows leave no work for many warps; with many rows narrow tiles read them again and again.
-        if stages and (outputs >= 32 and warps > 2 if high == 64 else outputs <= 64 and warps < 8):
-            yield Tile(high, outputs, block, warps, stages[-1], split)
+    """For weights of `size` bytes, as deep as some shares of a multiprocessor's memory allow."""
+    splits = {"attn_out": (1, 2, 4), "down": (1, 2, 4)}.get(part, (1,))
+    widths = (16, 32, 64) if high == 16 else (32, 64, 128)  # with many rows narrow tiles read them again and again
+    for outputs, block, warps, split in itertools.product(widths, (128, 256), (2, 4) if high == 16 else (4, 8), splits):
+        stage = size * block * (2 * outputs if part == "gate_up" else outputs)
+        depths = {min(8, share // stage) for share in SHARES}
+        yield from (Tile(high, outputs, block, warps, depth, split) for depth in sorted(depths) if depth > 2)
 
 
 def refined(part: str, cut: Any) -> Iterator[Any]:
     """The same cut, with other depths and other dealings with its neighbours."""
     if isinstance(cut, Tile) and cut.rows > 1:
-        for stages, lead, ahead in itertools.product((cut.stages, cut.stages - 1), (0, 1, 3), (0, 256, 512, 1024)):
+        for lead, ahead in itertools.product((0, 1, 3), (0, 512, 1024, 2048)):
             if lead or part != "qkv":
-                yield replace(cut, stages=stages, lead=lead, ahead=ahead)
+                yield replace(cut, lead=lead, ahead=ahead)
 
 
 def altered(plan: Plan, part: str, cut: Any) -> Plan:

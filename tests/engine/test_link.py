@@ -89,10 +89,10 @@ async def test_the_worker_takes_all_that_is_there(server: ServerLink, worker: Wo
     worker.send([Audio(0, b"", 0)])
     await reader.until(1)  # connected
     server.send(Cancel(1))
-    assert worker.receive(wait=True) == [Cancel(1)]
-    assert worker.receive(wait=False) == []
+    assert worker.receive(None) == [Cancel(1)]
+    assert worker.receive(0.0) == []
     server.send(Stop())
-    assert worker.receive(wait=True) == [Stop()]
+    assert worker.receive(None) == [Stop()]
     await reader.end()
 
 
