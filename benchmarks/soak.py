@@ -6,9 +6,10 @@ What follows `--` are flags of `lyre serve`; with `--url` and `--pid` a server t
 taken. Rounds of traffic, each followed by a rest in which every slot must come free and what the processes hold is
 read. Traffic: texts of a word to a paragraph, all voices, formats and events; clients that leave in the middle;
 requests that are wrong; connections cut in the middle of a request; as many at once as a number that changes every few
-seconds, up to `--most`. The first round is full and long, so that all that is ever touched has been. Growth is counted
-from the rest after the first third of the rounds to the last. Exit status 1 when anything grew beyond its bound, an
-answer was not what it must be, or a process died. A table for people; the last line is one JSON document.
+seconds, up to `--most`. In the first round all of them work, with long texts, so that all that is ever touched has
+been: let `--most` be the server's `--max-concurrency`. Growth is counted from the rest after the first third of the
+rounds to the last. Exit status 1 when anything grew beyond its bound, an answer was not what it must be, or a process
+died. A table for people; the last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -256,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=6, help="six or more say more")
-    parser.add_argument("--most", type=int, default=16, help="clients at once")
+    parser.add_argument("--most", type=int, default=16, help="clients at once; as many as the server has slots")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grow-mib", type=float, default=32, help="how much each kind of memory may grow")
     parser.add_argument("--url", help="a server that runs already; with --pid")
