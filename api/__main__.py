@@ -1,4 +1,4 @@
-"""The `lyre` command: `serve` the HTTP API, or `speak` one text into a file."""
+"""The `lyre` command: `serve` the HTTP API, `speak` one text into a file, or `bench`: measure."""
 
 import asyncio
 import sys
@@ -13,6 +13,7 @@ from api import __version__
 from api.serve import serve
 from api.settings import ENGINE_FIELDS, PREFIX, Settings, load_settings
 from api.speak import Job, speak
+from benchmarks.suite import PARTS, Plan, run_parts
 from engine import ConfigError, EngineError, InvalidRequest, SamplingParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -93,6 +94,43 @@ def speak_command(
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'output'}: {error.strerror or error}") from None
     console.print(f"{'standard output' if to_stdout else output}: {report}", highlight=False)
+
+
+@main.command("bench")
+@click.argument("part", type=click.Choice([*PARTS, "all"]), default="all")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="file for all figures, JSON"
+)
+@click.option("--url", help="measure a server that runs already [default: one of its own, with the settings below]")
+@click.option("--key", help="an API key of that server")
+@click.option("--concurrency", default="1,16", show_default=True, help="streams at once in the table of texts")
+@click.option("--quick", is_flag=True, help="a few runs of everything: whether it works, not how fast it is")
+@settings_options(ENGINE_FIELDS)
+def bench_command(
+    part: str, out: Path | None, url: str | None, key: str | None, concurrency: str, quick: bool, **flags: str | None
+) -> None:
+    """Measure decode, codec and prefill (on a GPU), the start-up, and the server over HTTP; or one of them.
+
+    `--model orpheus-3b --load-format dummy` measures random weights of a known shape.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        load_settings(given)
+        counts = tuple(int(count) for count in concurrency.split(","))
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    except ValueError:
+        raise click.UsageError(f"--concurrency: {concurrency!r} is no list of numbers") from None
+    report = run_parts(PARTS if part == "all" else [part], Plan(given, url, key, counts, quick))
+    if out is not None:
+        report.write(out)
+    if report.failed:
+        raise click.ClickException(f"failed: {', '.join(report.failed)}")
+    if report.skipped:
+        message = f"this machine cannot measure {', '.join(report.skipped)}"
+        if part != "all":
+            raise click.ClickException(message)
+        print(message, file=sys.stderr)
 
 
 if __name__ == "__main__":

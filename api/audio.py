@@ -29,7 +29,12 @@ MEDIA_TYPES: Final = {
 
 
 class AudioEncoder(Protocol):
-    """Turns PCM into one format; what `encode` and `flush` return is to be joined in order."""
+    """Turns PCM into one format; what `encode` and `flush` return is to be joined in order.
+
+    `slow`: encoding a piece takes much longer than handing it to another thread.
+    """
+
+    slow: bool
 
     def encode(self, pcm: bytes) -> bytes:
         """What can be sent after these samples; may be empty while the codec collects a frame."""
@@ -49,6 +54,7 @@ class _Codec:
     bit_rate: int | None = None
     container_options: dict[str, str] = field(default_factory=dict)
     codec_options: dict[str, str] = field(default_factory=dict)
+    slow: bool = True
 
 
 _CODECS: Final = {
@@ -65,7 +71,9 @@ _CODECS: Final = {
     # The fast coder takes a third of the default's time and follows the waveform as closely.
     ResponseFormat.AAC: _Codec("adts", "aac", 64_000, codec_options={"aac_coder": "fast"}),
     # Short blocks: 24 ms. FFmpeg's demuxer, in many players, reads ten of them before it lets go of the first.
-    ResponseFormat.FLAC: _Codec("flac", "flac", None, {"metadata_header_padding": "0"}, {"frame_size": "576"}),
+    ResponseFormat.FLAC: _Codec(
+        "flac", "flac", None, {"metadata_header_padding": "0"}, {"frame_size": "576"}, slow=False
+    ),
 }
 
 
@@ -86,6 +94,8 @@ def encoder_for(audio_format: ResponseFormat, speed: float = 1.0) -> AudioEncode
 class PcmEncoder:
     """The samples as they are."""
 
+    slow = False
+
     def encode(self, pcm: bytes) -> bytes:
         """The same bytes."""
         return pcm
@@ -97,6 +107,8 @@ class PcmEncoder:
 
 class WavEncoder:
     """One header that leaves the sizes open, as OpenAI's does, then the samples."""
+
+    slow = False
 
     def __init__(self) -> None:
         self._header = wav_header()
@@ -124,6 +136,7 @@ class AvEncoder:
     """Any format whose FFmpeg muxer writes each packet as it comes and never seeks back."""
 
     def __init__(self, codec: _Codec) -> None:
+        self.slow = codec.slow
         self._sink = _Sink()
         # flush_packets: hand over each packet at once instead of filling a 32 KiB buffer.
         options = {"flush_packets": "1", **codec.container_options}
@@ -152,6 +165,8 @@ class AvEncoder:
 
 class OpusEncoder:
     """Opus in Ogg. Both ends are exact: the header says what to skip before the speech, the last page where to stop."""
+
+    slow = True
 
     _PRE_SKIP: Final = 312
 
@@ -185,6 +200,8 @@ class OpusEncoder:
 
 class StretchedEncoder:
     """Changes the speed in front of another encoder."""
+
+    slow = True
 
     def __init__(self, encoder: AudioEncoder, stretch: TimeStretch) -> None:
         self._encoder = encoder

@@ -62,6 +62,7 @@ class Settings(BaseModel):
         EngineConfig.devices, description="auto: every GPU, or a list as in 0,1: an engine on each; none: device alone"
     )
     dtype: str = Field(EngineConfig.dtype, description="auto, float32 or bfloat16")
+    quantization: str = Field(EngineConfig.quantization, description="weights of the layers: none, or fp8: 8 bits")
     codec_dtype: str = Field(
         EngineConfig.codec_dtype, description="the codec on a GPU: auto, float32, float16 or bfloat16"
     )
@@ -80,6 +81,7 @@ class Settings(BaseModel):
     )
     cpu_kernel: str = Field(EngineConfig.cpu_kernel, description="auto, native or torch")
     gpu_kernel: str = Field(EngineConfig.gpu_kernel, description="auto, triton or torch")
+    attention: str = Field(EngineConfig.attention, description="auto, triton, flash (needs flash-attn) or sdpa (slow)")
     batch_invariant: bool = Field(
         EngineConfig.batch_invariant, description="on a GPU: a seed gives the same audio in any batch; slower"
     )

@@ -1,8 +1,11 @@
 """POST /v1/audio/speech: parse, submit, await the first audio (so that errors have a true status), then stream."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Final
 
 from litestar import Request, post
@@ -25,6 +28,9 @@ MAX_BODY: Final = 128 * 1024
 """Bytes. Two texts of 4,096 characters, each of which JSON may write in twelve bytes, fit with room to spare."""
 BODY_SECONDS: Final = 20.0
 """How long a client may take to send its body."""
+
+_ENCODERS: Final = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "encoder")
+"""At hundreds of streams the slow formats take more than one core."""
 
 PATHS: Final = [
     "/v1/audio/speech",
@@ -107,7 +113,14 @@ async def _first_chunk(chunks: AsyncIterator[bytes], seconds: float) -> bytes:
 
 
 async def _encoded(first: bytes, chunks: AsyncIterator[bytes], encoder: AudioEncoder) -> AsyncGenerator[bytes, None]:
-    yield encoder.encode(first)
+    yield await _aside(encoder, partial(encoder.encode, first))
     async for pcm in chunks:
-        yield encoder.encode(pcm)
-    yield encoder.flush()
+        yield await _aside(encoder, partial(encoder.encode, pcm))
+    yield await _aside(encoder, encoder.flush)
+
+
+async def _aside(encoder: AudioEncoder, work: Callable[[], bytes]) -> bytes:
+    """The result of `work`. FFmpeg works outside of the interpreter's lock, so that others are served meanwhile."""
+    if not encoder.slow:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_ENCODERS, work)

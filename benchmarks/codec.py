@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.cuda import require_cuda
 from benchmarks.report import commit
 from engine.model.checkpoint import dummy_codec
 from engine.model.gpu_codec import signal_to_error
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=30)
     parser.add_argument("--torch", action="store_true", help="plain torch in float32, too")
     args = parser.parse_args()
+    require_cuda()
     torch.backends.cudnn.allow_tf32 = False
     model = dummy_codec("snac-24khz")
     tables, layers = codebook_tables(model), snac_layers(model, "snac-24khz")

@@ -4,7 +4,9 @@
 
 `lyre serve` runs with a stand-in engine that gives every stream 85 ms of audio each 85 ms (benchmarks/stand_in.py);
 clients in other processes read. `cpu_us` is user and system time of the server's process for a piece, `system_us` the
-kernel's part of it, `core` the share of one core, `streams_a_core` how many streams in real time fill one. A table for people; the last line is JSON.
+kernel's part of it, `core` the share of one core, `streams_a_core` how many streams in real time fill one. A `pace`
+under 1 is a server that does not keep up; `answer` is how long a trivial request takes meanwhile. A table for people;
+the last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ from concurrent.futures import ProcessPoolExecutor
 from time import perf_counter
 from typing import Any
 
-from benchmarks.listening import STALL_SECONDS
+import httpx
+
 from benchmarks.load import Share, ready, take
 from benchmarks.report import percentile, print_document, print_table
 from benchmarks.server import OwnServer
 from benchmarks.stand_in import FRAME_SECONDS
 
 RAMP = 3.0
+PROBE_SECONDS = 0.05
 FORMATS = ("pcm", "wav", "flac", "opus", "mp3", "aac", "sse")
 
 
@@ -34,35 +38,48 @@ def body(name: str) -> dict[str, Any]:
 
 
 def measure(server: OwnServer, crowd: ProcessPoolExecutor, name: str, streams: int, duration: float) -> dict[str, Any]:
-    """One row. The clients stop after the window, so nothing but streaming is in it."""
-    begin = perf_counter() + 0.2
+    """One row: what happens between the last stream's beginning and `duration` seconds later."""
+    seconds, begin = RAMP + duration + 1.0, perf_counter() + 0.2
     share = Share(
         url=server.url, key=None, texts=("As long as it takes.",), voices=("tara",), index=0, of=1, begin_at=begin,
-        concurrency=streams, duration=duration + 1.0, ramp=RAMP, more=body(name),
+        concurrency=streams, requests=streams, duration=duration, ramp=RAMP, seconds=seconds, more=body(name),
     )  # fmt: skip
     future = crowd.submit(take, share)
-    time.sleep(max(0.0, begin + RAMP + 0.5 - perf_counter()))
+    time.sleep(max(0.0, begin + RAMP - perf_counter()))
     before, began = server.cpu_seconds(), perf_counter()
-    time.sleep(duration)
+    answers = answer_times(server.url, duration)
     user, system = (b - a for a, b in zip(before, server.cpu_seconds(), strict=True))
     cpu, taken = user + system, perf_counter() - began
     outcome = future.result()
     if outcome.errors or len(outcome.heard) != streams:
         raise SystemExit(f"{len(outcome.heard)} of {streams} streams; {outcome.errors}")
-    pieces = streams * taken / FRAME_SECONDS
-    late = [one.waited for one in outcome.heard] if name in ("pcm", "wav") else []
+    # All are whole by now, so that a piece's share of the bytes is known in every format.
+    total = sum(one.received for one in outcome.heard)
+    pieces = outcome.received / total * streams * round(seconds / FRAME_SECONDS)
     return {
         "format": name,
         "streams": streams,
         "pieces_per_s": round(pieces / taken),
+        "pace": round(pieces / taken * FRAME_SECONDS / streams, 2),
         "cpu_us": round(1e6 * cpu / pieces, 1),
         "system_us": round(1e6 * system / pieces, 1),
         "core": round(cpu / taken, 3),
-        "streams_a_core": round(streams * taken / cpu),
-        "worst_wait_ms": round(1000 * max(late), 1) if late else None,
-        "waiting": sum(wait > 10 * STALL_SECONDS for wait in late) if late else None,
-        "lag_p99_ms": round(1000 * (percentile(outcome.lags, 0.99) or 0.0), 1),
+        "streams_a_core": round(pieces * FRAME_SECONDS / cpu),
+        "answer_p50_ms": round(1000 * (percentile(answers, 0.5) or 0.0), 1),
+        "answer_p99_ms": round(1000 * (percentile(answers, 0.99) or 0.0), 1),
     }
+
+
+def answer_times(url: str, duration: float) -> list[float]:
+    """Seconds that a request without any work takes meanwhile: what a new listener waits for the event loop."""
+    taken, end = [], perf_counter() + duration
+    with httpx.Client(base_url=url, timeout=60) as client:
+        while perf_counter() < end:
+            began = perf_counter()
+            client.get("/health/live").raise_for_status()
+            taken.append(perf_counter() - began)
+            time.sleep(PROBE_SECONDS)
+    return taken
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=["pcm", "wav", "mp3", "sse"])
-    parser.add_argument("--duration", type=float, default=8.0)
+    parser.add_argument("--duration", type=float, default=8.0, help="seconds")
     args = parser.parse_args(arguments)
     slots = str(2 * max(args.streams))
     rows = []

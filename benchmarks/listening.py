@@ -73,17 +73,18 @@ def loud(pcm: bytes) -> bool:
 class Window:
     """A stretch of monotonic time, and the bytes of audio that all ears of a process heard in it.
 
-    Past its end ears stop listening as soon as they have heard something.
+    With `last`, ears stop listening past its end, as soon as they have heard something.
     """
 
     begin: float = 0.0
     end: float = float("inf")
+    last: bool = True
     received: int = 0
 
     @property
     def over(self) -> bool:
-        """Whether it has ended."""
-        return perf_counter() >= self.end
+        """Whether nothing is to begin any more."""
+        return self.last and perf_counter() >= self.end
 
 
 class Ear(asyncio.Protocol):
@@ -130,7 +131,7 @@ class Ear(asyncio.Protocol):
             pass
         if self._window.begin <= now < self._window.end:
             self._window.received += self._heard.received - before
-        elif now >= self._window.end and self._heard.received and self._done is not None:
+        elif self._window.over and self._heard.received and self._done is not None:
             self._end(whole=False)
 
     def close(self) -> None:

@@ -25,7 +25,8 @@ class Share:
     """What one of `of` processes does. Workers and requests are dealt out in turn, so `index` + n * `of` are its own.
 
     All begin within `ramp` seconds of `begin_at` (monotonic), evenly. Ends after `requests` of all processes or, when
-    that is None, after `duration` seconds beyond the ramp; what still speaks then is not heard to its end.
+    that is None, after `duration` seconds beyond the ramp; what still speaks then is not heard to its end. With both,
+    only bytes are counted by the duration.
     `rate`: arrivals a second of all processes, however many streams that makes; None: `concurrency` closed loops.
     `seconds`: how long each utterance is made, by max_tokens; `pace`: characters a second, where speech does not end by
     itself; None: as it ends.
@@ -91,7 +92,7 @@ def ready() -> bool:
 async def _take(share: Share) -> Outcome:
     outcome = Outcome()
     begin = share.begin_at + share.ramp
-    window = Window() if share.requests else Window(begin, begin + share.duration)
+    window = Window(begin, begin + share.duration if share.duration else float("inf"), last=not share.requests)
     server = Server(share.url, share.key, window, share.patience)
     watch = asyncio.create_task(_watch(outcome.lags))
     try:
@@ -108,7 +109,7 @@ async def _closed(share: Share, server: Server, window: Window, outcome: Outcome
 
     async def worker(place: int) -> None:
         await _until(share.begin_at + share.ramp * place / share.concurrency)
-        part = 1.0 if share.requests else (place + 1) / share.concurrency
+        part = 1.0 if share.requests is not None else (place + 1) / share.concurrency
         for number in numbers:
             if window.over:
                 return

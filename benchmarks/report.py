@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+NOT_HERE = 3
+"""The exit status of a benchmark that this machine has no device for."""
 CPU_NAME = re.compile(r"model name\s*:\s*(.+)")
 
 

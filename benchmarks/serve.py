@@ -85,8 +85,10 @@ class Crowd:
 
     def run(self, share: Share) -> Outcome:
         """All shares of a load at the same time, as one outcome."""
-        share = replace(share, of=len(self._pools), begin_at=perf_counter() + 0.2)
-        futures = [pool.submit(take, replace(share, index=i)) for i, pool in enumerate(self._pools)]
+        # No more processes than streams: one without a stream would leave its requests undone.
+        pools = self._pools[: share.concurrency] if share.rate is None else self._pools
+        share = replace(share, of=len(pools), begin_at=perf_counter() + 0.2)
+        futures = [pool.submit(take, replace(share, index=i)) for i, pool in enumerate(pools)]
         whole = Outcome()
         for outcome in [future.result() for future in futures]:
             whole.heard += outcome.heard

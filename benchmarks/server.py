@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -28,18 +28,23 @@ class ServerFailed(Exception):
 class OwnServer:
     """A context: entered when the process has been started, left when it has ended."""
 
-    def __init__(self, arguments: Sequence[str] = (), module: str = "api") -> None:
-        """`arguments` of `lyre serve`; `module` has the command."""
+    def __init__(
+        self, arguments: Sequence[str] = (), module: str = "api", environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`arguments` of `lyre serve`; `module` has the command; `environment` is added to this process' own."""
         self._command = [sys.executable, "-m", module, "serve", "--port", "0", *arguments]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        # Wide, so that no line of the log is folded.
+        self._environment = {**os.environ, "COLUMNS": "300", **(environment or {})}
+        self._stages: list[tuple[str, float]] = []
+        self._ready = 0.0
         self.began = 0.0
         self.url = ""
 
     def __enter__(self) -> OwnServer:
         self.began = time.perf_counter()
-        # Wide, so that no line of the log is folded.
-        environment = {**os.environ, "COLUMNS": "300"}
-        self._process = subprocess.Popen(self._command, cwd=ROOT, stderr=self._log, env=environment)
+        self._stages = [("start of the process", self.began)]
+        self._process = subprocess.Popen(self._command, cwd=ROOT, stderr=self._log, env=self._environment)
         return self
 
     def __exit__(
@@ -70,9 +75,16 @@ class OwnServer:
             if not self.url and (found := LISTENS.search(self._words())):
                 self.url = found[1]
             if self.url and self._answers():
-                return time.perf_counter() - self.began
+                self._ready = time.perf_counter()
+                return self._ready - self.began
             time.sleep(POLL_SECONDS)
         raise ServerFailed(f"not ready after {patience:g} s: {self._words()[-2000:]}")
+
+    @property
+    def stages(self) -> list[tuple[str, float]]:
+        """What it said that it was loading while it was waited for, with the seconds that each took."""
+        ends = [*(moment for _, moment in self._stages[1:]), self._ready]
+        return [(name, end - moment) for (name, moment), end in zip(self._stages, ends, strict=True)]
 
     def cpu_seconds(self) -> tuple[float, float]:
         """User and system time that this process has taken (not its child)."""
@@ -82,9 +94,13 @@ class OwnServer:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(self.url + "/health/ready", timeout=5).status_code == 200
+            health = httpx.get(self.url + "/health/ready", timeout=5)
         except httpx.TransportError:
             return False
+        stage = health.json().get("stage")
+        if stage and stage != self._stages[-1][0]:
+            self._stages.append((stage, time.perf_counter()))
+        return health.status_code == 200
 
     def _words(self) -> str:
         # The process writes at an offset of its own only when we do not move the shared one: read by position.

@@ -9,66 +9,80 @@ streams leave at once, as those of a real batch do.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
+import numpy as np
 
 from engine.config import EngineConfig
+from engine.link import WorkerLink
 from engine.messages import Audio, Cancel, Finished, Generate, ModelInfo, Ready, SamplingDefaults, Stop
 from engine.prompt import FRAME_TOKENS
 from engine.windows import SAMPLES_PER_FRAME
 
-if TYPE_CHECKING:
-    from engine.worker import Link
-
 FRAME_SECONDS = SAMPLES_PER_FRAME / 24_000
-PIECES = [os.urandom(2 * SAMPLES_PER_FRAME) for _ in range(8)]
+PIECES = 8
 ENDLESS = 10**6
+
+
+def pieces() -> list[bytes]:
+    """A humming voice, a frame each: encoders have as much work with it as with speech."""
+    time_axis = np.arange(PIECES * SAMPLES_PER_FRAME) / 24_000
+    voice = np.random.default_rng(0).normal(0, 0.02, time_axis.shape)
+    for k in range(1, 40):
+        voice += np.sin(2 * np.pi * 120 * k * time_axis + k * k) / k
+    return [piece.tobytes() for piece in (voice * 6000).astype("<i2").reshape(PIECES, -1)]
 
 
 def info(config: EngineConfig) -> ModelInfo:
     """As a model would have it."""
     return ModelInfo(
         model="stand-in", codec="none", demo=False, voices=["tara", "leo"], sample_rate=24_000,
-        defaults=SamplingDefaults(0.6, 0.9, 0, 1.1, 0), device="none", dtype="none", kernel="none",
+        defaults=SamplingDefaults(0.6, 0.9, 0, 1.1, 0), device="none", dtype="none", kernel="none", attention="none",
         slots=config.max_concurrency, max_context=config.max_context, parameters=0, load_seconds=0.0,
     )  # fmt: skip
 
 
-def run(link: Link) -> None:
+def run(link: WorkerLink) -> None:
     """Until `Stop`."""
     left: dict[int, int] = {}
+    audio = pieces()
     due = time.monotonic()
     while True:
-        for message in link.receive(wait=not left):
+        for message in link.receive(0.0 if left else None):
             match message:
                 case Generate():
                     left[message.request_id] = max(1, (message.max_tokens or ENDLESS) // FRAME_TOKENS)
                 case Cancel():
                     left.pop(message.request_id, None)
-                    link.send(Finished(message.request_id, "cancelled", 1, 1))
+                    link.send([Finished(message.request_id, "cancelled", 1, 1)])
                 case Stop():
                     return
         due = max(due + FRAME_SECONDS, time.monotonic() - FRAME_SECONDS)
         time.sleep(max(0.0, due - time.monotonic()))
-        for number, request_id in enumerate(list(left)):
-            link.send(Audio(request_id, PIECES[number % len(PIECES)], 1))
-            left[request_id] -= 1
-            if not left[request_id]:
-                del left[request_id]
-                link.send(Finished(request_id, "length", 1, 1))
+        link.send(list(frame(left, audio)))
+
+
+def frame(left: dict[int, int], audio: list[bytes]) -> Iterator[Audio | Finished]:
+    """A piece for every request, and the end of those for which it was the last."""
+    for number, request_id in enumerate(list(left)):
+        yield Audio(request_id, audio[(number + left[request_id]) % PIECES], 1)
+        left[request_id] -= 1
+        if not left[request_id]:
+            del left[request_id]
+            yield Finished(request_id, "length", 1, 1)
 
 
 def worker(inbox: str, outbox: str, config: str) -> None:
     """In the place of engine.worker's main."""
-    from engine.worker import Link, leave_with_parent  # it loads torch, which the server's process never does
+    from engine.worker import leave_with_parent  # it loads torch, which the server's process never does
 
     leave_with_parent()
-    link = Link(inbox, outbox)
-    link.send(Ready(info(msgspec.json.decode(config, type=EngineConfig))))
+    link = WorkerLink(inbox, outbox)
+    link.send([Ready(info(msgspec.json.decode(config, type=EngineConfig)))])
     run(link)
 
 

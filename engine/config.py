@@ -14,9 +14,11 @@ _DEVICE: Final = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 _LISTED: Final = re.compile(r"(?P<cpu>cpu)|(cuda:)?(?P<index>\d+)")
 DTYPES: Final = ("auto", "float32", "bfloat16")
 LOAD_FORMATS: Final = ("auto", "dummy")
+QUANTIZATIONS: Final = ("none", "fp8")
 CODEC_DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
 CPU_KERNELS: Final = ("auto", "native", "torch")
 GPU_KERNELS: Final = ("auto", "triton", "torch")
+ATTENTIONS: Final = ("auto", "triton", "flash", "sdpa")
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,12 @@ class EngineConfig:
 
     `model` and `codec` are hub ids, local folders, or (with `load_format="dummy"`) names of known shapes.
     `model=None` takes the bundled demo voice; `codec=None` takes the codec that belongs to the model.
+    `quantization`: fp8 keeps the layers' matrices in 8 bits (half of the memory and traffic of bfloat16).
     `codec_dtype` is the codec's arithmetic on a GPU: auto is float16 if that is not heard. On the CPU it is float32.
     `devices` is auto (every CUDA device) or a list such as "0,1": an engine process on each, and requests go to the
     least loaded. `max_concurrency` and `max_queue` are those of one device.
     `max_context` counts tokens a slot holds: prompt plus audio codes of one chunk of text.
+    `attention` is the language model's: auto is triton on a GPU; flash needs flash-attn; sdpa, torch's own, is slow.
     `memory_share` of a GPU's memory may be used; slots that do not fit it are refused at the start.
     `batch_invariant`: on a GPU, too, a seed gives the same codes alone and in any batch, at some cost in speed.
     `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default:
@@ -42,6 +46,7 @@ class EngineConfig:
     device: str = "auto"
     devices: str | None = None
     dtype: str = "auto"
+    quantization: str = "none"
     codec_dtype: str = "auto"
     load_format: str = "auto"
     max_concurrency: int = 16
@@ -51,6 +56,7 @@ class EngineConfig:
     repetition_window: int | None = None
     cpu_kernel: str = "auto"
     gpu_kernel: str = "auto"
+    attention: str = "auto"
     batch_invariant: bool = False
     cpu_threads: int | None = None
     cache: str | None = None
@@ -64,10 +70,12 @@ class EngineConfig:
         if self.devices not in (None, "auto") and self.device_names is None:
             raise ConfigError("devices", f"{self.devices!r} is not auto, nor a list of GPUs (0,1) or of CPUs (cpu,cpu)")
         _choice("dtype", self.dtype, DTYPES)
+        _choice("quantization", self.quantization, QUANTIZATIONS)
         _choice("codec_dtype", self.codec_dtype, CODEC_DTYPES)
         _choice("load_format", self.load_format, LOAD_FORMATS)
         _choice("cpu_kernel", self.cpu_kernel, CPU_KERNELS)
         _choice("gpu_kernel", self.gpu_kernel, GPU_KERNELS)
+        _choice("attention", self.attention, ATTENTIONS)
         _at_least("max_concurrency", self.max_concurrency, 1)
         _at_least("max_queue", self.max_queue, 0)
         _at_least("max_context", self.max_context, 256)

@@ -72,10 +72,10 @@ class Engine:
         CheckpointError and ConfigError of any device, and EngineUnavailable of all of them, say why it cannot. A
         device whose process just dies is done without.
         """
-        if self._stopping:
-            raise EngineUnavailable("the engine has been stopped")
         self._progress = progress
         configs = await placed(self.config)
+        if self._stopping:
+            raise EngineUnavailable("the engine has been stopped")
         for config in configs:
             name = f"the engine process on {config.device}" if self.config.devices else "the engine process"
             self._replicas.append(Replica(config, name, self._report, self._redispatch))
@@ -137,7 +137,7 @@ class Engine:
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for error in filter(None, (start.exception() for start in done)):
-                alive = pending or any(replica.ready for replica in self._replicas)
+                alive = pending or any(replica.info for replica in self._replicas)
                 if not (isinstance(error, EngineUnavailable) and alive):
                     await self.stop()
                     raise self._of_setting(error)

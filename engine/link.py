@@ -45,6 +45,11 @@ class WorkerLink:
             messages.append(self._decoder.decode(self._in.recv()))
         return messages
 
+    def close(self) -> None:
+        """As the end of the process does it."""
+        self._in.close()
+        self._out.close()
+
 
 class ServerLink:
     """The server's side, made before the worker; `folder` is for its sockets. Belongs to the running event loop."""

@@ -65,6 +65,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     device: str
     dtype: str
     kernel: str
+    attention: str
     slots: int
     max_context: int
     parameters: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 GUARD = 0.002  # seconds by which a launch comes before the device is done, for what the host takes to make it
+WORTH = 0.6  # the share of a whole batch's time below which a smaller batch is worth making others wait
 _FORGET = 0.2  # how much of an estimate the latest frame replaces
 
 
@@ -37,6 +38,13 @@ class Pace:
     def forget(self) -> None:
         """Nobody waits any more for what is in flight."""
         self._flights.clear()
+
+    def quicker(self, few: int, all_rows: int) -> bool:
+        """Whether a frame of `few` rows takes so much less than one of all that it is worth one."""
+        small, large = self._expected.get(_size(few)), self._expected.get(_size(all_rows))
+        if small is None or large is None:
+            return 2 * few <= all_rows
+        return small < WORTH * large
 
     def patience(self, now: float) -> float:
         """Seconds until the next frame should be launched; 0 where nothing is in flight, or nobody knows."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import Final
+
+import numpy as np
 
 from engine.windows import SAMPLE_RATE
 
@@ -13,10 +14,11 @@ EMPTY_SECONDS: Final = 0.3
 
 def trailing_quiet(pcm: bytes, before: int) -> int:
     """How many samples the audio has been silent for after `pcm`; `before` it, for so many."""
-    samples = array("h", pcm)
-    # From the end: in the middle of speech the first look is enough.
-    quiet = next((index for index, sample in enumerate(reversed(samples)) if abs(sample) > AUDIBLE), None)
-    return before + len(samples) if quiet is None else quiet
+    samples = np.frombuffer(pcm, "<i2")
+    if samples.size and abs(int(samples[-1])) > AUDIBLE:
+        return 0  # in the middle of speech the first look is enough
+    loud = np.flatnonzero((samples > AUDIBLE) | (samples < -AUDIBLE))
+    return int(samples.size - 1 - loud[-1]) if loud.size else before + samples.size
 
 
 def pause(seconds: float, quiet: int) -> bytes:

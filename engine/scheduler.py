@@ -6,7 +6,7 @@ No torch, no clock, no threads: `schedule()` says what to start, `postprocess()`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from engine.sequence import FinishReason, Sequence
@@ -50,16 +50,17 @@ class Scheduler:
         """Those in a slot whose prompt is not in the cache yet, in the order of their coming."""
         return [sequence for sequence in self._running.values() if not sequence.ready]
 
-    def batch(self, now: float) -> list[Sequence]:
+    def batch(self, now: float, quicker: Callable[[int, int], bool]) -> list[Sequence]:
         """Those that the next frame is for, in slot order.
 
-        While somebody waits for the first sound, streams that are far ahead of their listeners let it go first: a
-        small batch is quicker.
+        While somebody waits for the first sound, streams that are far ahead of their listeners let it go first, if a
+        batch of so few rows is `quicker` than one of so many.
         """
         able = [sequence for sequence in self.running if sequence.launchable]
         if all(sequence.heard_at is not None for sequence in able):
             return able
-        return [sequence for sequence in able if sequence.heard_at is None or sequence.lead(now) < NEAR]
+        few = [sequence for sequence in able if sequence.heard_at is None or sequence.lead(now) < NEAR]
+        return few if quicker(len(few), len(able)) else able
 
     @property
     def waiting(self) -> int:

@@ -86,7 +86,7 @@ class Worker:
         self._prefill()
         if self._patience() > 0:
             return
-        launched = self._launch(self._scheduler.batch(self._clock()))
+        launched = self._launch(self._scheduler.batch(self._clock(), self._pace.quicker))
         if self._flights and (len(self._flights) > self._runner.ahead or not launched):
             self._land(*self._flights.popleft())
 

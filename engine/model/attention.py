@@ -1,4 +1,4 @@
-"""Attention over static slots: one query a row for decoding, a whole prompt for prefill. SDPA on every device.
+"""torch's attention over static slots: one query a row for decoding, whole prompts for prefill. On every device.
 
 keys and values: [slots, kv_heads, context, head_dim] of one layer.
 """
@@ -20,15 +20,16 @@ def decode_attention(
     k = keys[slots, :, :length]
     v = values[slots, :, :length]
     visible = torch.arange(length, device=query.device)[None] <= positions[:, None]
-    out = F.scaled_dot_product_attention(query[:, :, None], k, v, attn_mask=visible[:, None, None], enable_gqa=True)
+    # The heads that share keys stand where a longer query's tokens would: nothing is repeated for them.
+    grouped = query.unflatten(1, (keys.shape[1], -1))
+    out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=visible[:, None, None])
     return out.reshape(query.shape[0], -1)
 
 
 def prefill_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Causal attention within one prompt; -> [T, heads * head_dim].
+    """Causal attention within each of n prompts; -> [n, T, heads * head_dim].
 
-    query [T, heads, head_dim], key and value [T, kv_heads, head_dim].
+    query [n, heads, T, head_dim], key and value [n, kv_heads, T, head_dim].
     """
-    q, k, v = (t.transpose(0, 1)[None] for t in (query, key, value))
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    return out[0].transpose(0, 1).reshape(query.shape[0], -1)
+    out = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    return out.transpose(1, 2).flatten(2)

@@ -11,23 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.model.kernels.attention import attend, scratch_sizes
+from engine.model.backends import Attention, AttentionBackend
+from engine.model.kernels.attention import scratch_sizes
 from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, parts
-from engine.model.kernels.norm import gate, rms_norm
+from engine.model.kernels.norm import rms_norm
 from engine.model.kernels.sampling import Embedding
+from engine.model.library import finish, project
 from engine.model.slots import SlotState
 from engine.model.weights import HEAD_ROWS, LlamaShape, LlamaWeights
-
-
-@dataclass(frozen=True)
-class Attention:
-    """How attention is cut: `splits` programs share a head's keys, `block` of them at a time."""
-
-    splits: int = 1
-    block: int = 64
-    warps: int = 4
-    stages: int = 2
-    policy: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,21 +50,21 @@ class Plan:
 ONE = Plan(
     1,
     Tiles(
-        qkv=Tile(1, 8, 1024, 8),
+        qkv=Tile(1, 4, 1024, 4, policy="evict_first"),
         attn_out=Tile(1, 8, 1024, 8, lead=0, policy="evict_first"),
-        gate_up=Tile(1, 4, 1024, 8, lead=0, policy="evict_first"),
-        down=Tile(1, 4, 2048, 8, lead=0),
-        head=Tile(1, 8, 1024, 8),
+        gate_up=Tile(1, 4, 1024, 4, lead=0, policy="evict_first"),
+        down=Tile(1, 4, 2048, 8, lead=0, policy="evict_first"),
+        head=Tile(1, 8, 1024, 4, lead=0),
     ),
-    Attention(splits=8, block=128, warps=8, stages=1),
+    Attention(splits=16, block=64, warps=8, stages=1),
 )
 FEW = Plan(
     16,
     Tiles(
-        qkv=Tile(16, 16, 256, 2, 4, lead=4, ahead=256),
-        attn_out=Tile(16, 32, 128, 2, 6, splits=4, ahead=512),
+        qkv=Tile(16, 64, 256, 4, 4, lead=3, ahead=256),
+        attn_out=Tile(16, 32, 128, 4, 6, splits=4, lead=3, ahead=256),
         gate_up=Tile(16, 16, 256, 2, 3, lead=0),
-        down=Tile(16, 32, 128, 4, 6, splits=4, ahead=512),
+        down=Tile(16, 32, 128, 2, 6, splits=4, lead=3, ahead=1024),
         head=Tile(16, 32, 128, 2, 6),
     ),
     Attention(splits=4, block=32),
@@ -84,13 +75,54 @@ SOME = Plan(
         qkv=Tile(64, 64, 128, 4, 5, lead=3, ahead=256),
         attn_out=Tile(64, 32, 128, 4, 6),
         gate_up=Tile(64, 32, 128, 4, 3),
-        down=Tile(64, 64, 128, 4, 5, splits=2, ahead=256),
+        down=Tile(64, 32, 128, 4, 6, ahead=1024),
+        head=Tile(64, 32, 128, 4, 4),
+    ),
+    Attention(warps=2),
+)
+MANY = Plan(2**20, None, Attention())
+PLANS = (ONE, FEW, SOME, MANY)
+
+# Layers of 8 bits. One stream: 256 inputs a warp, see engine.model.kernels.single.
+ONE_FP8 = Plan(
+    1,
+    Tiles(
+        qkv=Tile(1, 8, 1024, 4),
+        attn_out=Tile(1, 8, 1024, 4, lead=0, policy="evict_first"),
+        gate_up=Tile(1, 4, 1024, 4, lead=0, policy="evict_first"),
+        down=Tile(1, 4, 2048, 8, lead=0),
+        head=Tile(1, 8, 1024, 8),
+    ),
+    Attention(splits=8, block=128, warps=8, stages=1),
+)
+FEW_FP8 = Plan(
+    16,
+    Tiles(
+        qkv=Tile(16, 32, 256, 4, 4, lead=3, ahead=512),
+        attn_out=Tile(16, 32, 128, 2, 6, splits=4, ahead=512),
+        gate_up=Tile(16, 32, 256, 4, 3, lead=0),
+        down=Tile(16, 32, 256, 4, 4, splits=4, ahead=512),
+        head=Tile(16, 32, 128, 2, 6),
+    ),
+    Attention(splits=4, block=32),
+)
+SOME_FP8 = Plan(
+    64,
+    Tiles(
+        qkv=Tile(64, 64, 128, 4, 4, lead=3, ahead=256),
+        attn_out=Tile(64, 32, 128, 4, 5),
+        gate_up=Tile(64, 64, 128, 4, 3),
+        down=Tile(64, 64, 128, 4, 4, splits=4, ahead=256),
         head=Tile(64, 32, 128, 4, 4),
     ),
     Attention(),
 )
-MANY = Plan(2**20, None, Attention())
-PLANS = (ONE, FEW, SOME, MANY)
+PLANS_FP8 = (ONE_FP8, FEW_FP8, SOME_FP8, MANY)
+
+
+def plans_of(weights: LlamaWeights) -> tuple[Plan, ...]:
+    """The plans for weights of this kind, for ever more rows."""
+    return PLANS_FP8 if weights.quantised else PLANS
 
 
 class FusedStep:
@@ -98,11 +130,11 @@ class FusedStep:
 
     def __init__(
         self, shape: LlamaShape, weights: LlamaWeights, keys: Tensor, values: Tensor, cos: Tensor, sin: Tensor,
-        state: SlotState, rows: int, early: bool, plans: tuple[Plan, ...] = PLANS,
+        state: SlotState, rows: int, early: bool, plans: tuple[Plan, ...], attention: AttentionBackend,
     ) -> None:  # fmt: skip
         self.shape, self.weights, self.state, self.plans = shape, weights, state, plans
         self.keys, self.values, self.cos, self.sin = keys, values, cos, sin
-        self.early = early
+        self.early, self.attention = early, attention
         device, dtype = weights.embed.device, weights.embed.dtype
 
         def buffer(width: int, kind: torch.dtype = dtype) -> Tensor:
@@ -112,7 +144,7 @@ class FusedStep:
         self.x, self.normed = buffer(shape.hidden), buffer(shape.hidden)
         self.qkv = buffer((shape.heads + 2 * shape.kv_heads) * shape.head_dim)
         self.attended = buffer(shape.heads * shape.head_dim)
-        self.both, self.inner = buffer(2 * shape.intermediate), buffer(shape.intermediate)
+        self.inner = buffer(shape.intermediate)
         self.logits = buffer(HEAD_ROWS, torch.float32)
         # A kernel that completes a norm knows in how many parts its beginner left it: buffers of each plan's own.
         self._squares = {plan: _squares(plan, shape.hidden, rows, device) for plan in plans}
@@ -139,12 +171,12 @@ class FusedStep:
     def _fused(self, count: int, k: int, plan: Plan, tiles: Tiles) -> Tensor:
         """Five kernels a layer."""
         weights, scratch, early, eps = self.weights, self.scratch, self.early, self.shape.eps
-        x, qkv, attended, inner, logits = self._rows(count, "x", "qkv", "attended", "inner", "logits")
+        x, qkv, inner, logits = self._rows(count, "x", "qkv", "inner", "logits")
         after_attention, after_layer = (Normed(self.normed[:count], squares) for squares in self._squares[plan])
         gains = [*(layer.input_norm for layer in weights.layers), weights.norm]
         for i, layer in enumerate(weights.layers):
             linear(after_layer, layer.qkv, qkv, tiles.qkv, eps=eps, scratch=scratch, early=early)
-            self._attend(i, count, plan.attention)
+            attended = self._attend(i, count, plan.attention)
             linear_add(
                 attended, layer.attn_out, x, layer.post_norm, after_attention, tiles.attn_out,
                 scratch=scratch, early=early,
@@ -156,27 +188,20 @@ class FusedStep:
 
     def _library(self, count: int, k: int, plan: Plan) -> Tensor:
         """Library products, which also add the residual."""
-        names = ("x", "normed", "qkv", "attended", "both", "inner", "logits")
-        x, normed, qkv, attended, both, inner, logits = self._rows(count, *names)
+        x, normed, qkv, logits = self._rows(count, "x", "normed", "qkv", "logits")
         eps = self.shape.eps
         for i, layer in enumerate(self.weights.layers):
-            rms_norm(x, layer.input_norm, eps, normed, early=self.early)
-            torch.mm(normed, layer.qkv.t(), out=qkv)
-            self._attend(i, count, plan.attention)
-            torch.addmm(x, attended, layer.attn_out.t(), out=x)
-            rms_norm(x, layer.post_norm, eps, normed, early=self.early)
-            torch.mm(normed, layer.gate_up.t(), out=both)
-            gate(both, inner, early=self.early)
-            torch.addmm(x, inner, layer.down.t(), out=x)
+            project(x, layer, eps, qkv, self.early)
+            attended = self._attend(i, count, plan.attention)
+            finish(x, attended, layer, eps, self.early)
         rms_norm(x, self.weights.norm, eps, normed, early=self.early)
         wide = {} if normed.dtype == torch.float32 else {"out_dtype": torch.float32}
         return torch.mm(normed, self.weights.head[k].t(), **wide, out=logits)
 
-    def _attend(self, i: int, count: int, cut: Attention) -> None:
-        attend(
+    def _attend(self, i: int, count: int, cut: Attention) -> Tensor:
+        return self.attention.decode(
             self.qkv[:count], self.keys[i], self.values[i], self.rows[:count], self.state.position, self.cos, self.sin,
-            self.attended[:count], self.scratch, splits=cut.splits, block=cut.block, warps=cut.warps,
-            stages=cut.stages, policy=cut.policy, early=self.early,
+            self.attended[:count], cut=cut, scratch=self.scratch, early=self.early,
         )  # fmt: skip
 
     def _rows(self, count: int, *names: str) -> tuple[Tensor, ...]:

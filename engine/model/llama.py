@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.model.attention import decode_attention, prefill_attention
+from engine.model.fp8 import Matrix, plain
 from engine.model.rope import rope_tables
 from engine.model.sampler import sample
 from engine.model.slots import SlotState
@@ -19,9 +20,10 @@ from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS, TokenLayout
 
 
 class TorchLlama:
-    """Runs on CPU and CUDA; the weights' dtype is the arithmetic's."""
+    """Runs on CPU and CUDA; the embedding's dtype is the arithmetic's."""
 
     name = "torch"
+    attention = "sdpa"
     prefill_piece = None  # prompts are short: a whole one is a single pass
 
     def __init__(self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int) -> None:
@@ -43,7 +45,8 @@ class TorchLlama:
             q, k, v = self._project(layer, x, cos, sin)
             self.keys[i, slot, :, :count] = k.transpose(0, 1)
             self.values[i, slot, :, :count] = v.transpose(0, 1)
-            x = self._finish(layer, x, prefill_attention(q, k, v))
+            heads = (t.transpose(0, 1)[None] for t in (q, k, v))
+            x = self._finish(layer, x, prefill_attention(*heads)[0])
         return self._norm(x, self.weights.norm)
 
     @torch.inference_mode()
@@ -88,20 +91,24 @@ class TorchLlama:
 
     def _project(self, layer: LayerWeights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         shape = self.shape
-        heads = F.linear(self._norm(x, layer.input_norm), layer.qkv).view(
+        heads = _product(self._norm(x, layer.input_norm), layer.qkv).view(
             -1, shape.heads + 2 * shape.kv_heads, shape.head_dim
         )
         turned = _rotate(heads[:, : shape.heads + shape.kv_heads], cos, sin)
         return turned[:, : shape.heads], turned[:, shape.heads :], heads[:, shape.heads + shape.kv_heads :]
 
     def _finish(self, layer: LayerWeights, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + F.linear(attended, layer.attn_out)
-        gate, up = F.linear(self._norm(x, layer.post_norm), layer.gate_up).chunk(2, dim=-1)
-        return x + F.linear(F.silu(gate) * up, layer.down)
+        x = x + _product(attended, layer.attn_out)
+        gate, up = _product(self._norm(x, layer.post_norm), layer.gate_up).chunk(2, dim=-1)
+        return x + _product(F.silu(gate) * up, layer.down)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.shape.eps)
         return (x.float() * scale).to(x.dtype) * weight
+
+
+def _product(x: Tensor, matrix: Matrix) -> Tensor:
+    return F.linear(x, plain(matrix, x.dtype))
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

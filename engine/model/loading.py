@@ -59,7 +59,7 @@ def open_model(config: EngineConfig) -> Checkpoint:
 
 def weights_of(checkpoint: Checkpoint, device: torch.device, config: EngineConfig, progress: Progress) -> LlamaWeights:
     """In the asked or the stored arithmetic; random ones for a shape without weights."""
-    shape, layout = checkpoint.shape, checkpoint.layout
+    shape, layout, fp8 = checkpoint.shape, checkpoint.layout, config.quantization == "fp8"
     asked = None if config.dtype == "auto" else getattr(torch, config.dtype)
 
     def layer(done: float) -> None:
@@ -67,10 +67,10 @@ def weights_of(checkpoint: Checkpoint, device: torch.device, config: EngineConfi
 
     with fitting(device):
         if checkpoint.folder is None:
-            return random_weights(shape, layout, device, asked or torch.bfloat16, seed=0)
+            return random_weights(shape, layout, device, asked or torch.bfloat16, seed=0, fp8=fp8)
         if asked is None:
             asked = torch.bfloat16 if device.type == "cuda" else stored_dtype(checkpoint.folder)
-        return load_weights(checkpoint.folder, shape, layout, device, asked, layer)
+        return load_weights(checkpoint.folder, shape, layout, device, asked, layer, fp8)
 
 
 def models_of(
@@ -86,24 +86,26 @@ def models_of(
     reason = _no_native(config, device, supports(shape, weights) and supports_codec(layers))
     if reason is None:
         try:
-            native = NativeLlama(shape, weights, layout, slots, context, cache, threads)
+            native = NativeLlama(shape, weights.to(weights.embed.dtype), layout, slots, context, cache, threads)
             return native, NativeSnac(layers, tables, slots, cache, threads), name
         except BuildError as error:
             reason = str(error)
     if config.cpu_kernel == "native":
         raise ConfigError("cpu_kernel", f"the native kernel cannot be used: {reason}")
-    if device.type == "cpu" and weights.embed.dtype != torch.float32:
-        weights = weights.to(torch.float32)
+    graphs = _graphs(config, shape, device)
+    if not graphs:
+        # Plain torch: on the CPU in float32, and with the numbers of quantised weights, not their speed.
+        weights = weights.to(torch.float32 if device.type == "cpu" else weights.embed.dtype)
     if device.type == "cuda":
         with fitting(device):
-            return *_on_card(config, checkpoint, weights, layers, tables, context, progress), name
+            return *_on_card(config, checkpoint, weights, graphs, layers, tables, context, progress), name
     llama = TorchLlama(shape, weights, layout, slots, context)
     return llama, TorchSnac(layers, tables, slots, device, torch.float32), name
 
 
 def _on_card(
-    config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, layers: list[SnacLayer], tables: list[Tensor],
-    context: int, progress: Progress,
+    config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, graphs: Any, layers: list[SnacLayer],
+    tables: list[Tensor], context: int, progress: Progress,
 ) -> tuple[Any, Any]:  # fmt: skip
     """The language model and the codec on CUDA, after a look at whether their slots fit."""
     slots, device = config.max_concurrency, weights.embed.device
@@ -117,9 +119,9 @@ def _on_card(
         decoder = gpu_codec(layers, tables, slots, device, config.codec_dtype, counted(progress, "codec", 0.65, 0.75))
     else:
         decoder = TorchSnac(layers, tables, slots, device, torch.float32)
-    graphs = _graphs(config, shape, device)
     if graphs:
-        return graphs(shape, weights, layout, slots, context, config.batch_invariant), decoder
+        model = graphs(shape, weights, layout, slots, context, config.batch_invariant, config.attention)
+        return model, decoder
     return TorchLlama(shape, weights, layout, slots, context), decoder
 
 
@@ -162,21 +164,30 @@ def _card(device: torch.device, share: float) -> Card:
 
 def _graphs(config: EngineConfig, shape: LlamaShape, device: torch.device) -> Any:
     """The model of Triton kernels and CUDA graphs where it can run, else None."""
-    if device.type != "cuda" or config.gpu_kernel == "torch":
-        return None
-    if find_spec("triton") is None:
-        reason = "triton is not installed"
-    else:
-        # Here, because Triton is not on every machine.
+    reason = "the device is not a GPU" if device.type != "cuda" else _no_triton(config, shape)
+    if reason is None:
         from engine.model.graphs import GraphLlama
-        from engine.model.graphs import supports as fits
 
-        if fits(shape):
-            return GraphLlama
-        reason = "the model's heads do not fit its blocks"
-    if config.gpu_kernel == "triton":
+        return GraphLlama
+    if config.gpu_kernel == "triton" and device.type == "cuda":
         raise ConfigError("gpu_kernel", f"the Triton kernels cannot be used: {reason}")
+    if config.attention in ("triton", "flash"):
+        raise ConfigError("attention", f"{config.attention} attends within the Triton kernels' graphs: {reason}")
     return None
+
+
+def _no_triton(config: EngineConfig, shape: LlamaShape) -> str | None:
+    """Why the Triton kernels are not to be used, or None."""
+    if config.gpu_kernel == "torch":
+        return "gpu_kernel is torch"
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if config.quantization == "fp8" and torch.cuda.get_device_capability() < (8, 9):
+        return "the card has no 8-bit floating point"
+    # Here, because Triton is not on every machine.
+    from engine.model.graphs import supports as fits
+
+    return None if fits(shape) else "the model's heads do not fit their blocks"
 
 
 def _no_native(config: EngineConfig, device: torch.device, fits: bool) -> str | None:
@@ -185,6 +196,8 @@ def _no_native(config: EngineConfig, device: torch.device, fits: bool) -> str | 
         return "the device is not the CPU"
     if config.cpu_kernel == "torch":
         return "cpu_kernel is torch"
+    if config.attention != "auto":
+        return f"attention is {config.attention}, and theirs is their own"
     return None if fits else "the model's dimensions do not fit the kernel's vectors"
 
 

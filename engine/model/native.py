@@ -44,6 +44,7 @@ class NativeLlama:
     """Weights as they are stored (bf16 or fp32), arithmetic in fp32; a batch's rows are shared out over `threads`."""
 
     name = "native"
+    attention = "native"
     # Tokens of a prompt that are taken at a time: other streams' frames go in between.
     prefill_piece = 48
 

@@ -81,6 +81,7 @@ class ModelRunner:
             device=device_name(self.device),
             dtype=str(weights.embed.dtype).removeprefix("torch."),
             kernel=self.model.name,
+            attention=self.model.attention,
             slots=config.max_concurrency,
             max_context=self.context,
             parameters=weights.parameters,

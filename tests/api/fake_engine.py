@@ -141,6 +141,7 @@ class FakeEngine:
             device="cpu",
             dtype="float32",
             kernel="fake",
+            attention="fake",
             slots=self.config.max_concurrency,
             max_context=2560,
             parameters=1,

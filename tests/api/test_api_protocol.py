@@ -3,9 +3,11 @@
 import json
 import socket
 
+import h11
 import httpx
 import pytest
 
+from api.protocol import Connection
 from tests.api.fake_engine import FakeEngine
 from tests.api.live_server import BODY, PATIENCE, URL, LiveServer, error_of
 
@@ -42,6 +44,33 @@ def test_what_is_no_http_is_refused_in_the_envelope(server: LiveServer, head: by
     assert answer.headers["connection"] == "close"
     assert answer.headers["x-request-id"].startswith("req_")
     assert answer.headers["openai-processing-ms"] == "0"
+
+
+@pytest.mark.parametrize("request_line", ["POST / HTTP/1.1", "POST / HTTP/1.0", "HEAD / HTTP/1.1"])
+@pytest.mark.parametrize("headers", [[], [("content-length", "5")]])
+def test_the_short_way_of_pieces_gives_the_bytes_of_h11(request_line: str, headers: list[tuple[str, str]]) -> None:
+    pieces = [] if request_line.startswith("HEAD") else [b"he", b"", b"llo"]
+    sent = []
+    for connection in (Connection(h11.SERVER), h11.Connection(h11.SERVER)):
+        for _ in range(2):
+            connection.receive_data(f"{request_line}\r\nhost: x\r\nconnection: keep-alive\r\n\r\n".encode())
+            while type(connection.next_event()) is not h11.EndOfMessage:
+                pass
+            events = [h11.Response(status_code=200, headers=headers), *map(h11.Data, pieces), h11.EndOfMessage()]
+            sent.append([connection.send(event) for event in events])
+            if connection.our_state is not h11.DONE:
+                break
+            connection.start_next_cycle()
+    assert sent[: len(sent) // 2] == sent[len(sent) // 2 :]
+
+
+def test_pieces_outside_of_an_answer_are_still_refused() -> None:
+    connection = Connection(h11.SERVER)
+    connection.receive_data(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n")
+    for event in (h11.Response(status_code=200, headers=[]), h11.Data(data=b"x"), h11.EndOfMessage()):
+        connection.send(event)
+    with pytest.raises(h11.LocalProtocolError):
+        connection.send(h11.Data(data=b"x"))
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "FOO", "get", "TRACE", "CONNECT", "OPTIONS", "PRI"])

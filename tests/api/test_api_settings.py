@@ -83,6 +83,7 @@ def test_a_name_like_no_other_is_refused_too() -> None:
         ("max_concurrency", "0"),
         ("max_queue", "-1"),
         ("device", "tpu"),
+        ("devices", "cpu,0"),
         ("dtype", "int4"),
         ("memory_share", "1.1"),
         ("memory_share", "nan"),

@@ -22,10 +22,19 @@ from engine import ConfigError, EngineConfig, EngineError, InvalidRequest, Sampl
         ("device", "cuda:x"),
         ("device", "cuda:-1"),
         ("device", "cuda:"),
+        ("devices", ""),
+        ("devices", "auto,0"),
+        ("devices", "0,,1"),
+        ("devices", "0;1"),
+        ("devices", "cuda"),
+        ("devices", "-1"),
+        ("devices", "cpu,0"),
         ("dtype", "float16"),
+        ("quantization", "int8"),
         ("codec_dtype", "int8"),
         ("load_format", "pickle"),
         ("cpu_kernel", "fast"),
+        ("attention", "paged"),
         ("max_concurrency", 0),
         ("max_queue", -1),
         ("max_context", 255),
@@ -44,11 +53,20 @@ def test_a_setting_that_cannot_work_is_named(field: str, value: Any) -> None:
     assert isinstance(caught.value, EngineError)
 
 
+def test_one_device_and_a_list_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="exclude") as caught:
+        EngineConfig(device="cpu", devices="0,1")
+    assert caught.value.field == "devices"
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("device", "cuda:1"),
         ("device", "cpu"),
+        ("devices", "auto"),
+        ("devices", "cuda:0, 1"),
+        ("devices", "cpu,cpu"),
         ("dtype", "bfloat16"),
         ("max_concurrency", 1),
         ("max_queue", 0),

@@ -32,6 +32,7 @@ INFO = ModelInfo(
     device="cpu",
     dtype="float32",
     kernel="native",
+    attention="native",
     slots=16,
     max_context=2560,
     parameters=10**10,

@@ -61,3 +61,16 @@ def test_estimates_follow_what_is_measured() -> None:
         now = flown(pace, 8, seconds, now)
     pace.launched(8, now)
     assert pace.patience(now) == pytest.approx(0.04 - GUARD, rel=0.01)
+
+
+def test_a_smaller_batch_is_worth_it_where_it_is_much_quicker() -> None:
+    pace = Pace()
+    assert pace.quicker(4, 8)
+    assert not pace.quicker(5, 8)
+    now = 0.0
+    for rows, seconds in ((1, 0.012), (16, 0.015), (256, 0.047)):
+        now = flown(pace, rows, seconds, now)
+    assert not pace.quicker(1, 16)
+    assert pace.quicker(1, 256)
+    assert pace.quicker(16, 200)
+    assert not pace.quicker(200, 256)

@@ -247,6 +247,7 @@ def test_info_says_what_is_loaded(make: Make, tiny_model: Path, native_codec: Pa
     info = make(max_concurrency=3).info
     assert (info.model, info.codec, info.demo) == (tiny_model.name, str(native_codec), False)
     assert (info.device, info.dtype, info.kernel, info.slots) == ("cpu", "float32", "native", 3)
+    assert info.attention == "native"
     assert (info.sample_rate, info.max_context, info.voices) == (24_000, 2560, ["ana", "ben"])
     assert info.parameters == sum(tensor.numel() for tensor in load_file(tiny_model / "model.safetensors").values())
     assert info.load_seconds > 0
@@ -278,6 +279,21 @@ def test_bf16_weights_run_on_both_kernels(
     folder = llama_folder(TinyLlama(dtype=torch.bfloat16, seed=3))
     info = make(model=str(folder), cpu_kernel=kernel).info
     assert (info.kernel, info.dtype) == (name, "bfloat16")
+
+
+def test_torchs_attention_can_be_asked_for(make: Make, small_codec: Path) -> None:
+    info = make(attention="sdpa", codec=str(small_codec)).info
+    assert (info.kernel, info.attention) == ("torch", "sdpa")
+    with pytest.raises(ConfigError, match="attention is sdpa") as caught:
+        make(attention="sdpa", cpu_kernel="native")
+    assert caught.value.field == "cpu_kernel"
+
+
+@pytest.mark.parametrize("attention", ["triton", "flash"])
+def test_a_gpus_attention_is_not_for_the_cpu(make: Make, small_codec: Path, attention: str) -> None:
+    with pytest.raises(ConfigError, match="not a GPU") as caught:
+        make(device="cpu", attention=attention, codec=str(small_codec))
+    assert caught.value.field == "attention"
 
 
 def test_a_type_can_be_asked_for(make: Make) -> None:

@@ -44,6 +44,11 @@ def play(scheduler: Scheduler, ends: dict[tuple[int, int], int] | None = None, t
 # ---- listeners
 
 
+def quicker(few: int, many: int) -> bool:
+    """A device for which every row counts."""
+    return few < many
+
+
 def listened(scheduler: Scheduler, request_id: int, seconds: float, now: float) -> Sequence:
     """A running sequence whose listener has so many seconds left."""
     sequence = request(request_id)
@@ -56,7 +61,7 @@ def listened(scheduler: Scheduler, request_id: int, seconds: float, now: float) 
 def test_everybody_goes_on_while_nobody_waits_for_the_first_sound() -> None:
     scheduler = Scheduler(slots=4)
     sequences = [listened(scheduler, i, seconds, now=9.0) for i, seconds in enumerate((0.1, 30.0, -1.0))]
-    assert scheduler.batch(9.0) == sequences
+    assert scheduler.batch(9.0, quicker) == sequences
 
 
 def test_who_waits_for_the_first_sound_goes_first_with_those_nearly_dry() -> None:
@@ -65,11 +70,12 @@ def test_who_waits_for_the_first_sound_goes_first_with_those_nearly_dry() -> Non
     new = request(3)
     scheduler.add(new)
     scheduler.schedule()
-    assert scheduler.batch(9.0) == [poor, new]
-    assert scheduler.batch(9.2) == [rich, poor, new]
+    assert scheduler.batch(9.0, quicker) == [poor, new]
+    assert scheduler.batch(9.2, quicker) == [rich, poor, new]
+    assert scheduler.batch(9.0, lambda few, many: (few, many) != (2, 3)) == [rich, poor, new]
     # What is in flight will be there in time.
     rich.flying = 3
-    assert scheduler.batch(9.2) == [poor, new]
+    assert scheduler.batch(9.2, quicker) == [poor, new]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -82,7 +88,7 @@ def test_no_stream_is_late_because_others_start(seed: int) -> None:
             born[turn] = now
             scheduler.add(request(turn, frames=(chance.randrange(20, 120),)))
         scheduler.schedule()
-        batch = scheduler.batch(now)
+        batch = scheduler.batch(now, lambda few, many: 10 + few < 0.6 * (10 + many))
         now += 0.01 + 0.001 * len(batch)
         for result in scheduler.postprocess((sequence, False) for sequence in batch):
             sequence = result.sequence

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from engine import GenerationFailed, SpeechStream
@@ -71,3 +73,42 @@ async def test_only_the_first_end_counts(stream: SpeechStream) -> None:
     stream.fail(GenerationFailed("late"))
     assert [piece async for piece in stream] == []
     assert (stream.finish_reason, stream.output_tokens) == ("stop", 7)
+
+
+async def test_a_reader_is_woken_by_a_piece_and_by_the_end(stream: SpeechStream) -> None:
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    stream.feed(b"ab", 7)
+    stream.feed(b"cd", 14)
+    assert await waiting == b"ab"
+    assert await anext(stream) == b"cd"
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    stream.finish("stop", 1, 14)
+    with pytest.raises(StopAsyncIteration):
+        await waiting
+
+
+async def test_a_reader_that_gives_up_waiting_loses_nothing(stream: SpeechStream) -> None:
+    for late in (False, True):
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        if late:
+            # It comes in the same turn of the loop.
+            stream.feed(b"ab", 7)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    stream.feed(b"cd", 14)
+    stream.finish("stop", 1, 14)
+    assert [piece async for piece in stream] == [b"ab", b"cd"]
+
+
+async def test_a_second_reader_is_refused_and_the_first_goes_on(stream: SpeechStream) -> None:
+    first = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="two readers"):
+        await anext(stream)
+    stream.feed(b"ab", 7)
+    assert await first == b"ab"

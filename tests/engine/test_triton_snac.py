@@ -202,4 +202,7 @@ class TestOnGpu:
             for _ in range(20):
                 work = work @ work / 50
             expected = (plain.decode(*arguments) * 32767).round().to(torch.int16)
-            assert torch.equal(torch.from_numpy(pending.pcm()), expected.cpu())
+            # The kernel scales and rounds in one step, torch in two: halves may fall to either side.
+            apart = (torch.from_numpy(pending.pcm()).int() - expected.cpu().int()).abs()
+            assert apart.max() <= 1
+            assert apart.float().mean() < 1e-3

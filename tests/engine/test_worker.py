@@ -29,6 +29,7 @@ class Script:
 
     turns: list[list[ToEngine]]
     sent: list[FromEngine] = field(default_factory=list)
+    frames: list[list[FromEngine]] = field(default_factory=list)  # the same, as it was sent together
 
     def receive(self, patience: float | None) -> list[ToEngine]:
         if self.turns:
@@ -37,6 +38,7 @@ class Script:
 
     def send(self, messages: list[FromEngine]) -> None:
         self.sent.extend(messages)
+        self.frames.append(list(messages))
 
     def pcm(self, request_id: int) -> bytes:
         return b"".join(m.pcm for m in self.sent if isinstance(m, Audio) and m.request_id == request_id)
@@ -259,6 +261,16 @@ def test_a_short_request_among_others_is_heard_to_its_end(endless: ModelRunner) 
         endless, [generate(1, max_tokens=140)], [], [], [generate(2, max_tokens=7), generate(3, max_tokens=14)], slots=3
     )
     assert (len(script.pcm(2)), len(script.pcm(3))) == (FRAME_BYTES, 2 * FRAME_BYTES)
+
+
+def test_a_landed_frame_goes_out_at_once_and_first_to_those_who_have_heard_nothing(endless: ModelRunner) -> None:
+    script = run(endless, [generate(i, max_tokens=140) for i in (1, 2, 3)], *[[]] * 6, [generate(4)], slots=4)
+    audio = [[m.request_id for m in frame if isinstance(m, Audio)] for frame in script.frames]
+    first = audio.index([4])
+    assert audio[first - 1 : first + 3] == [[1, 2, 3], [4], [1, 2, 3], [1, 2, 3, 4]]
+    assert all(len(set(frame)) == len(frame) for frame in audio)
+    last = next(frame for frame in script.frames if Finished(4, "length", len("ana: Hi.") + 6, 42) in frame)
+    assert [type(m) for m in last if isinstance(m, Audio | Finished) and m.request_id == 4] == [Audio, Finished]
 
 
 # ---- cancelling
