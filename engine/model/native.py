@@ -7,10 +7,11 @@ time (docs/performance.md).
 from __future__ import annotations
 
 import ctypes
+import math
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,8 +57,7 @@ class NativeLlama:
         self._parts = threads
         self.state = SlotState(slots, torch.device("cpu"))
         kv = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
-        # The system's zero pages cost no time and no memory until a stream reaches them; torch would write them.
-        self.keys, self.values = (torch.from_numpy(np.zeros(kv, dtype=np.float32)) for _ in range(2))
+        self.keys, self.values = _untouched(kv), _untouched(kv)
         self._library = load(cache)
         self._tensors = _packed(weights, rope_tables(shape.rope, shape.head_dim, context, torch.device("cpu")))
         self._model = self._describe(weights, layout, slots)
@@ -138,6 +138,15 @@ def supports(shape: LlamaShape, weights: LlamaWeights) -> bool:
     rows = (shape.hidden, 2 * shape.intermediate, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
     whole = shape.head_dim % 8 == 0 and shape.intermediate % 8 == 0 and all(size % PACK == 0 for size in rows)
     return whole and weights.embed.dtype in (torch.float32, torch.bfloat16)
+
+
+def _untouched(shape: tuple[int, ...]) -> Tensor:
+    """Float32 zeros that cost no time and no memory until they are reached.
+
+    torch would write them all; numpy would ask for huge pages, of which a stream's first tokens would touch many.
+    """
+    pages = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=torch.float32).view(shape)
 
 
 def _packed(weights: LlamaWeights, tables: tuple[Tensor, Tensor]) -> dict:

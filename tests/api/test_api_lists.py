@@ -67,13 +67,7 @@ def test_a_loading_server_listens(launch: Callable[..., LiveServer]) -> None:
         answer = httpx.get(server.url + path)
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
-        assert answer.json() == {
-            "status": "loading",
-            "running": 0,
-            "waiting": 0,
-            "stage": "weights",
-            "done": 0.25,
-        }
+        assert answer.json() == {"status": "loading", "running": 0, "waiting": 0, "stage": "weights", "done": 0.25}
     for answer in (httpx.post(server.url + URL, json=BODY), httpx.get(server.url + "/v1/models")):
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "3"
