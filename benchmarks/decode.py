@@ -12,7 +12,6 @@ and then keys and values. A table for people; the last line is one JSON document
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.cuda import require_cuda
-from benchmarks.report import commit
+from benchmarks.report import print_document, print_table
 from engine.model.checkpoint import dummy_checkpoint
 from engine.model.graphs import GraphLlama
 from engine.model.llama import TorchLlama
@@ -133,11 +132,9 @@ def main() -> None:
         print(f"{kernel}: {time.perf_counter() - began:.1f} s with graphs, compiling and measuring")
         del model
         torch.cuda.empty_cache()
-    print("  ".join(f"{name:>10}" for name in rows[0]))
-    for row in rows:
-        print("  ".join(f"{value!s:>10}" for value in row.values()))
+    print_table(rows)
     device = {"name": torch.cuda.get_device_name(), "copy_tb_s": copy / 1e12, "product_tflop_s": product / 1e12}
-    print(json.dumps({"commit": commit(), "torch": torch.__version__, "device": device, "rows": rows}))
+    print_document(rows, model=args.model, dtype=args.dtype, torch=torch.__version__, device=device)
 
 
 if __name__ == "__main__":
