@@ -24,6 +24,7 @@ import httpx
 
 from benchmarks.load import Share, ready, take
 from benchmarks.report import percentile, print_document, print_table
+from benchmarks.serve import long_enough
 from benchmarks.server import OwnServer
 from benchmarks.stand_in import FRAME_SECONDS
 
@@ -41,7 +42,7 @@ def measure(server: OwnServer, crowd: ProcessPoolExecutor, name: str, streams: i
     """One row: what happens between the last stream's beginning and `duration` seconds later."""
     seconds, begin = RAMP + duration + 1.0, perf_counter() + 0.2
     share = Share(
-        url=server.url, key=None, texts=("As long as it takes.",), voices=("tara",), index=0, of=1, begin_at=begin,
+        url=server.url, key=None, texts=(long_enough(seconds),), voices=("tara",), index=0, of=1, begin_at=begin,
         concurrency=streams, requests=streams, duration=duration, ramp=RAMP, seconds=seconds, more=body(name),
     )  # fmt: skip
     future = crowd.submit(take, share)

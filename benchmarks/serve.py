@@ -110,7 +110,8 @@ def summary(text: str, load: str, outcome: Outcome, duration: float | None) -> R
     """`duration`: of the window that `received` was counted in; None: from the first request to the last byte."""
     heard = outcome.heard
     settled = [one for one in heard if one.began >= outcome.settled_from]
-    rtfs = [one.rtf for one in heard if one.whole]
+    # The first utterances of a capacity row are shortened: their first sound is a larger part of them.
+    rtfs = [one.rtf for one in settled if one.whole] or [one.rtf for one in heard if one.whole]
     late = [one for one in heard if one.underruns]
     return Row(
         text=text,
@@ -178,6 +179,8 @@ def shares(args: argparse.Namespace, plain: Share) -> list[tuple[str, str, Share
     if args.seconds:
         fixed = {"texts": (long_enough(args.seconds),), "seconds": args.seconds}
         return [(f"{args.seconds:g} s", name, replace(load, **fixed)) for name, load in loads]
+    if args.library:
+        loads.insert(0, ("1, httpx", replace(plain, library=True)))
     return [(text, name, replace(load, texts=TEXTS[text])) for name, load in loads for text in args.texts]
 
 
@@ -200,6 +203,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--texts", nargs="+", choices=list(TEXTS), default=list(TEXTS))
     parser.add_argument("--seconds", type=float, help="utterances of this length instead, by max_tokens")
     parser.add_argument("--voices", nargs="+", default=["tara", "leo"])
+    parser.add_argument("--library", action="store_true", help="a single stream through httpx, too")
     parser.add_argument("--processes", type=int, help="of clients [default: one for each four cores, at most 8]")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds that a request may take")
     parser.add_argument("--seed", type=int, default=0)
@@ -208,6 +212,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         args.seconds, args.duration = args.seconds or 10.0, args.duration or 20.0
     if args.duration and args.requests:
         parser.error("--requests or --duration, not both")
+    if args.library and (args.rate or args.duration or args.seconds):
+        parser.error("--library is for the table of texts and --requests")
     if args.rate and args.capacity:
         parser.error("--capacity keeps streams busy; --rate lets them come")
     args.requests = None if args.duration else args.requests or 20

@@ -91,7 +91,9 @@ def _serve_at(url: str, plan: Plan, report: Report) -> None:
     where = ["--url", url, *(["--key", plan.key] if plan.key else [])]
     slots = about_server(url, plan.key)["slots"]
     counts = dict.fromkeys(str(min(count, slots)) for count in plan.concurrency)
-    table = ["--requests", "2", "--texts", "short", "--ramp", "0.5"] if plan.quick else ["--requests", "48"]
+    table = (
+        ["--requests", "2", "--texts", "short", "--ramp", "0.5"] if plan.quick else ["--requests", "48", "--library"]
+    )
     _run("serve", "serve", [*where, "--concurrency", *counts, *table], report)
     capacities = [str(count) for count in CAPACITIES if count <= slots]
     capacity = ["--duration", "1", "--seconds", "1", "--ramp", "0.5"] if plan.quick else []
