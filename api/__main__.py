@@ -103,11 +103,17 @@ def speak_command(
 )
 @click.option("--url", help="measure a server that runs already [default: one of its own, with the settings below]")
 @click.option("--key", help="an API key of that server")
-@click.option("--concurrency", default="1,16", show_default=True, help="streams at once in the table of texts")
+@click.option("--concurrency", help="streams at once in the table of texts [default: 1,16; on a CPU 1,4]")
 @click.option("--quick", is_flag=True, help="a few runs of everything: whether it works, not how fast it is")
 @settings_options(ENGINE_FIELDS)
 def bench_command(
-    part: str, out: Path | None, url: str | None, key: str | None, concurrency: str, quick: bool, **flags: str | None
+    part: str,
+    out: Path | None,
+    url: str | None,
+    key: str | None,
+    concurrency: str | None,
+    quick: bool,
+    **flags: str | None,
 ) -> None:
     """Measure decode, codec and prefill (on a GPU), the start-up, and the server over HTTP; or one of them.
 
@@ -116,7 +122,7 @@ def bench_command(
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         load_settings(given)
-        counts = tuple(int(count) for count in concurrency.split(","))
+        counts = tuple(map(int, concurrency.split(","))) if concurrency else None
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     except ValueError:

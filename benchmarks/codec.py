@@ -10,7 +10,6 @@ and the difference to a float32 decode in plain torch. A table for people; the l
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.cuda import require_cuda
-from benchmarks.report import commit
+from benchmarks.report import print_document
 from engine.model.checkpoint import dummy_codec
 from engine.model.gpu_codec import signal_to_error
 from engine.model.snac import NO_END, TorchSnac
@@ -101,8 +100,7 @@ def main() -> None:
             rows.append({"decoder": name, **row, "ratio_db": ratio})
             shown = "" if ratio is None else f"{ratio:.1f}"
             print(f"{name:<18}{row['batch']:>6}{row['device_ms']:>11.3f}{row['wall_ms']:>9.3f}{shown:>10}", flush=True)
-    about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "commit": commit()}
-    print(json.dumps({**about, "times": args.times, "rows": rows}))
+    print_document(rows, times=args.times, torch=torch.__version__, device=torch.cuda.get_device_name())
 
 
 if __name__ == "__main__":

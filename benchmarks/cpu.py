@@ -9,7 +9,6 @@ codec for one stream; medians. A table for people; the last line is one JSON doc
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import commit
+from benchmarks.report import print_document, print_table
 from engine.config import EngineConfig
 from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling
@@ -64,10 +63,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=30)
     args = parser.parse_args()
     rows = [measure(kernel, streams, args.frames) for kernel in ("torch", "native") for streams in args.streams]
-    print("  ".join(f"{name:>14}" for name in rows[0]))
-    for row in rows:
-        print("  ".join(f"{value!s:>14}" for value in row.values()))
-    print(json.dumps({"commit": commit(), "torch": torch.__version__, "rows": rows}))
+    print_table(rows)
+    print_document(rows, torch=torch.__version__)
 
 
 if __name__ == "__main__":

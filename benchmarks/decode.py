@@ -13,7 +13,6 @@ The limit is what the bytes and operations take at the card's own speed: weights
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.cuda import require_cuda
-from benchmarks.report import commit
+from benchmarks.report import print_document, print_table
 from engine.config import QUANTIZATIONS
 from engine.model.checkpoint import dummy_checkpoint
 from engine.model.fp8 import Fp8Matrix
@@ -154,12 +153,11 @@ def main() -> None:
         print(f"{model.name}, {model.attention} attention: {taken}")
         del model
         torch.cuda.empty_cache()
-    print("  ".join(f"{name:>10}" for name in rows[0]))
-    for row in rows:
-        print("  ".join(f"{value!s:>10}" for value in row.values()))
+    print_table(rows)
     device = {"name": torch.cuda.get_device_name(), "copy_tb_s": copy / 1e12, "product_tflop_s": speed / 1e12}
-    weights_of = {"dtype": args.dtype, "quantization": args.quantization}
-    print(json.dumps({"commit": commit(), "torch": torch.__version__, "device": device, **weights_of, "rows": rows}))
+    print_document(
+        rows, model=args.model, dtype=args.dtype, quantization=args.quantization, torch=torch.__version__, device=device
+    )
 
 
 if __name__ == "__main__":

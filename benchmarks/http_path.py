@@ -24,10 +24,10 @@ import httpx
 
 from benchmarks.load import Share, ready, take
 from benchmarks.report import percentile, print_document, print_table
+from benchmarks.serve import long_enough
 from benchmarks.server import OwnServer
 from benchmarks.stand_in import FRAME_SECONDS
 
-RAMP = 3.0
 PROBE_SECONDS = 0.05
 FORMATS = ("pcm", "wav", "flac", "opus", "mp3", "aac", "sse")
 
@@ -37,15 +37,17 @@ def body(name: str) -> dict[str, Any]:
     return {"response_format": "pcm", "stream_format": "sse"} if name == "sse" else {"response_format": name}
 
 
-def measure(server: OwnServer, crowd: ProcessPoolExecutor, name: str, streams: int, duration: float) -> dict[str, Any]:
+def measure(
+    server: OwnServer, crowd: ProcessPoolExecutor, name: str, streams: int, ramp: float, duration: float
+) -> dict[str, Any]:
     """One row: what happens between the last stream's beginning and `duration` seconds later."""
-    seconds, begin = RAMP + duration + 1.0, perf_counter() + 0.2
+    seconds, begin = ramp + duration + 1.0, perf_counter() + 0.2
     share = Share(
-        url=server.url, key=None, texts=("As long as it takes.",), voices=("tara",), index=0, of=1, begin_at=begin,
-        concurrency=streams, requests=streams, duration=duration, ramp=RAMP, seconds=seconds, more=body(name),
+        url=server.url, key=None, texts=(long_enough(seconds),), voices=("tara",), index=0, of=1, begin_at=begin,
+        concurrency=streams, requests=streams, duration=duration, ramp=ramp, seconds=seconds, more=body(name),
     )  # fmt: skip
     future = crowd.submit(take, share)
-    time.sleep(max(0.0, begin + RAMP - perf_counter()))
+    time.sleep(max(0.0, begin + ramp - perf_counter()))
     before, began = server.cpu_seconds(), perf_counter()
     answers = answer_times(server.url, duration)
     user, system = (b - a for a, b in zip(before, server.cpu_seconds(), strict=True))
@@ -87,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=["pcm", "wav", "mp3", "sse"])
+    parser.add_argument("--ramp", type=float, default=3.0, help="seconds in which the streams begin")
     parser.add_argument("--duration", type=float, default=8.0, help="seconds")
     args = parser.parse_args(arguments)
     slots = str(2 * max(args.streams))
@@ -100,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server.wait_ready()
         for name in args.formats:
             for streams in args.streams:
-                rows.append(measure(server, crowd, name, streams, args.duration))
+                rows.append(measure(server, crowd, name, streams, args.ramp, args.duration))
                 print(f"{name}, {streams}: {rows[-1]['cpu_us']} us", file=sys.stderr, flush=True)
     print_table(rows)
     print_document(rows)

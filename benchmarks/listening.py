@@ -13,6 +13,8 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+
 BYTES_PER_SECOND = 48_000
 AUDIBLE = 327  # of 32767: 1 % of full scale
 STALL_SECONDS = 0.001  # a wait that counts
@@ -229,7 +231,7 @@ class Server:
                 ear.close()
         return heard
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hangs up all connections."""
         for ear in self._free:
             ear.close()
@@ -250,3 +252,32 @@ class Server:
             f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
         )
         return head.encode() + data
+
+
+class LibraryServer:
+    """The same through httpx, as most Python clients read: what a library adds to a single stream's times."""
+
+    def __init__(self, url: str, key: str | None) -> None:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=120)
+
+    async def speak(self, body: dict[str, Any], due: float | None = None) -> Heard:
+        """One request for pcm. AnswerError."""
+        heard = Heard(perf_counter() if due is None else due)
+        asked = {"model": "tts-1", "voice": "tara", "response_format": "pcm", **body}
+        try:
+            async with self._client.stream("POST", "/v1/audio/speech", json=asked) as answer:
+                if answer.status_code != 200:
+                    raise AnswerError(f"{answer.status_code} {(await answer.aread())[:300].decode(errors='replace')}")
+                async for part in answer.aiter_raw():
+                    heard.hear(part, perf_counter())
+        except httpx.HTTPError as error:
+            raise AnswerError(str(error)) from None
+        if not heard.received:
+            raise AnswerError("an answer without audio")
+        heard.whole = True
+        return heard
+
+    async def close(self) -> None:
+        """Hangs up."""
+        await self._client.aclose()

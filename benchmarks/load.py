@@ -12,7 +12,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.listening import AnswerError, Heard, Server, Window
+from benchmarks.listening import AnswerError, Heard, LibraryServer, Server, Window
 from engine.prompt import FRAME_TOKENS
 from engine.windows import SAMPLES_PER_FRAME
 
@@ -48,6 +48,8 @@ class Share:
     pace: float | None = None
     seed: int = 0
     patience: float = 120.0
+    library: bool = False
+    """Through httpx instead of bare sockets."""
     more: dict[str, Any] = field(default_factory=dict)
     """Further fields of each request."""
 
@@ -93,18 +95,19 @@ async def _take(share: Share) -> Outcome:
     outcome = Outcome()
     begin = share.begin_at + share.ramp
     window = Window(begin, begin + share.duration if share.duration else float("inf"), last=not share.requests)
-    server = Server(share.url, share.key, window, share.patience)
+    library = share.library
+    server = LibraryServer(share.url, share.key) if library else Server(share.url, share.key, window, share.patience)
     watch = asyncio.create_task(_watch(outcome.lags))
     try:
         await (_closed(share, server, window, outcome) if share.rate is None else _open(share, server, window, outcome))
     finally:
         watch.cancel()
-        server.close()
+        await server.close()
     outcome.received = window.received
     return outcome
 
 
-async def _closed(share: Share, server: Server, window: Window, outcome: Outcome) -> None:
+async def _closed(share: Share, server: Server | LibraryServer, window: Window, outcome: Outcome) -> None:
     numbers: Iterator[int] = iter(range(share.index, share.requests or 10**9, share.of))
 
     async def worker(place: int) -> None:
@@ -119,7 +122,7 @@ async def _closed(share: Share, server: Server, window: Window, outcome: Outcome
     await asyncio.gather(*(worker(place) for place in range(share.index, share.concurrency, share.of)))
 
 
-async def _open(share: Share, server: Server, window: Window, outcome: Outcome) -> None:
+async def _open(share: Share, server: Server | LibraryServer, window: Window, outcome: Outcome) -> None:
     """Poisson arrivals; those of several processes together are Poisson arrivals, too. A request is due when it is."""
     assert share.rate is not None
     chance = random.Random(share.seed * 1000 + share.index)
@@ -135,7 +138,7 @@ async def _open(share: Share, server: Server, window: Window, outcome: Outcome) 
     await asyncio.gather(*running)
 
 
-async def _ask(server: Server, body: dict[str, Any], due: float, outcome: Outcome) -> None:
+async def _ask(server: Server | LibraryServer, body: dict[str, Any], due: float, outcome: Outcome) -> None:
     try:
         outcome.heard.append(await server.speak(body, due))
     except AnswerError as error:

@@ -1,6 +1,6 @@
 """Measures a running server over HTTP as a client hears it: time to first audio, real-time factor, underruns.
 
-    python -m benchmarks.serve --concurrency 1 16 --requests 48                  short, medium and long texts
+    python -m benchmarks.serve --concurrency 1 16                                short, medium and long texts
     python -m benchmarks.serve --capacity --concurrency 16 64 128 256 320 400    how many streams play in real time
     python -m benchmarks.serve --rate 20 --duration 30                           Poisson arrivals, 20 a second
 
@@ -46,6 +46,7 @@ PACE = 15.0
 FASTEST = 25.0
 """Characters a second: a text of this many a second outlasts any utterance that max_tokens ends."""
 MOST_UNDERRUNNING = 0.01
+LEAST_REQUESTS, REQUESTS_A_STREAM = 24, 6
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def summary(text: str, load: str, outcome: Outcome, duration: float | None) -> R
     """`duration`: of the window that `received` was counted in; None: from the first request to the last byte."""
     heard = outcome.heard
     settled = [one for one in heard if one.began >= outcome.settled_from]
-    rtfs = [one.rtf for one in heard if one.whole]
+    # The first utterances of a capacity row are shortened: their first sound is a larger part of them.
+    rtfs = [one.rtf for one in settled if one.whole] or [one.rtf for one in heard if one.whole]
     late = [one for one in heard if one.underruns]
     return Row(
         text=text,
@@ -174,15 +176,20 @@ def shares(args: argparse.Namespace, plain: Share) -> list[tuple[str, str, Share
     if args.rate:
         loads = [(f"{rate:g}/s", replace(plain, rate=rate)) for rate in args.rate]
     else:
-        loads = [(str(count), replace(plain, concurrency=count, ramp=_ramp(args, count))) for count in args.concurrency]
+        loads = [(str(count), _closed(args, plain, count)) for count in args.concurrency]
     if args.seconds:
         fixed = {"texts": (long_enough(args.seconds),), "seconds": args.seconds}
         return [(f"{args.seconds:g} s", name, replace(load, **fixed)) for name, load in loads]
+    if args.library:
+        loads.insert(0, ("1, httpx", replace(_closed(args, plain, 1), library=True)))
     return [(text, name, replace(load, texts=TEXTS[text])) for name, load in loads for text in args.texts]
 
 
-def _ramp(args: argparse.Namespace, streams: int) -> float:
-    return max(2.0, streams / 64) if args.ramp is None else args.ramp
+def _closed(args: argparse.Namespace, plain: Share, streams: int) -> Share:
+    """Streams that are kept busy. They begin within much less than they last, or fewer than that would run at once."""
+    ramp = max(2.0, streams / 64) if args.duration else 0.25
+    requests = None if args.duration else args.requests or max(LEAST_REQUESTS, REQUESTS_A_STREAM * streams)
+    return replace(plain, concurrency=streams, requests=requests, ramp=ramp if args.ramp is None else args.ramp)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -191,15 +198,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--key", help="an API key of the server")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4], help="streams that are kept busy at once")
     parser.add_argument("--rate", type=float, nargs="+", help="arrivals a second instead, whatever still runs")
-    parser.add_argument("--requests", type=int, help="of each row [default: 20, unless there is a duration]")
+    parser.add_argument("--requests", type=int, help="of each row [default: 6 for each stream, at least 24]")
     parser.add_argument("--duration", type=float, help="seconds of each row instead, after the ramp")
-    parser.add_argument(
-        "--ramp", type=float, help="seconds within which they begin [default: 1 for 64 streams, from 2]"
-    )
+    parser.add_argument("--ramp", type=float, help="seconds in which they begin [default: 0.25; with a duration, >= 2]")
     parser.add_argument("--capacity", action="store_true", help="--seconds 10 --duration 20; ends at 1 %% underrunning")
     parser.add_argument("--texts", nargs="+", choices=list(TEXTS), default=list(TEXTS))
     parser.add_argument("--seconds", type=float, help="utterances of this length instead, by max_tokens")
     parser.add_argument("--voices", nargs="+", default=["tara", "leo"])
+    parser.add_argument("--library", action="store_true", help="a single stream through httpx, too")
     parser.add_argument("--processes", type=int, help="of clients [default: one for each four cores, at most 8]")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds that a request may take")
     parser.add_argument("--seed", type=int, default=0)
@@ -208,9 +214,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         args.seconds, args.duration = args.seconds or 10.0, args.duration or 20.0
     if args.duration and args.requests:
         parser.error("--requests or --duration, not both")
+    if args.library and (args.rate or args.duration or args.seconds):
+        parser.error("--library is for the table of texts and --requests")
     if args.rate and args.capacity:
         parser.error("--capacity keeps streams busy; --rate lets them come")
-    args.requests = None if args.duration else args.requests or 20
+    if args.rate and not args.duration:
+        args.requests = args.requests or LEAST_REQUESTS
     return args
 
 

@@ -1,4 +1,4 @@
-"""An engine process without models: every stream gets a frame of audio each 85 ms, for as long as it was asked for.
+"""An engine process without models: every stream gets a frame of audio each 85 ms, until its text's or its own limit.
 
     python -m benchmarks.stand_in serve --port 8000 --max-concurrency 512
 
@@ -21,11 +21,11 @@ from engine.config import EngineConfig
 from engine.link import WorkerLink
 from engine.messages import Audio, Cancel, Finished, Generate, ModelInfo, Ready, SamplingDefaults, Stop
 from engine.prompt import FRAME_TOKENS
+from engine.text import frame_budget
 from engine.windows import SAMPLES_PER_FRAME
 
 FRAME_SECONDS = SAMPLES_PER_FRAME / 24_000
 PIECES = 8
-ENDLESS = 10**6
 
 
 def pieces() -> list[bytes]:
@@ -46,23 +46,30 @@ def info(config: EngineConfig) -> ModelInfo:
     )  # fmt: skip
 
 
+def frames_of(message: Generate) -> int:
+    """As random weights speak: until a limit, for they seldom end by themselves."""
+    budget = sum(frame_budget(chunk.text) for chunk in message.chunks)
+    return budget if message.max_tokens is None else max(1, min(budget, message.max_tokens // FRAME_TOKENS))
+
+
 def run(link: WorkerLink) -> None:
     """Until `Stop`."""
     left: dict[int, int] = {}
     audio = pieces()
     due = time.monotonic()
     while True:
+        if left:
+            due = max(due + FRAME_SECONDS, time.monotonic() - FRAME_SECONDS)
+            time.sleep(max(0.0, due - time.monotonic()))
         for message in link.receive(0.0 if left else None):
             match message:
                 case Generate():
-                    left[message.request_id] = max(1, (message.max_tokens or ENDLESS) // FRAME_TOKENS)
+                    left[message.request_id] = frames_of(message)
                 case Cancel():
                     left.pop(message.request_id, None)
                     link.send([Finished(message.request_id, "cancelled", 1, 1)])
                 case Stop():
                     return
-        due = max(due + FRAME_SECONDS, time.monotonic() - FRAME_SECONDS)
-        time.sleep(max(0.0, due - time.monotonic()))
         link.send(list(frame(left, audio)))
 
 

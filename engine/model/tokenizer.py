@@ -1,4 +1,7 @@
-"""A checkpoint's tokenizer.json as it is, read without transformers, whose import alone takes seconds."""
+"""A checkpoint's tokenizer.json as it is, read without transformers, whose import alone takes seconds.
+
+Where vocabulary and merges lie in files of their own, as older checkpoints have them, transformers puts them together.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,8 @@ def open_tokenizer(folder: Path) -> tuple[Tokenizer, int | None]:
 
     CheckpointError when tokenizer.json is missing or damaged, or tokenizer_config.json is.
     """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; download the checkpoint again")
     with reading(f"the tokenizer in {folder}"):
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = _tokenizer(folder)
         begin = _begin_of_text(folder)
         number = None if begin is None else tokenizer.token_to_id(begin)
         if number is not None:
@@ -33,6 +33,18 @@ def open_tokenizer(folder: Path) -> tuple[Tokenizer, int | None]:
     # A user's text is never parsed for control tokens.
     tokenizer.encode_special_tokens = True
     return tokenizer, number
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        return Tokenizer.from_file(str(path))
+    if not (folder / "vocab.json").is_file():
+        raise CheckpointError(f"{path} is missing; download the checkpoint again")
+    # Here, because most checkpoints need not wait for it.
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
 
 
 def _begin_of_text(folder: Path) -> str | None:

@@ -120,6 +120,16 @@ def test_a_broken_stream_is_an_error(launch: Callable[..., LiveServer], measured
     assert (document["rows"][0]["errors"], document["rows"][0]["requests"]) == (1, 3)
 
 
+def test_a_library_hears_the_same(launch: Callable[..., LiveServer], measured: Callable[..., Any]) -> None:
+    arguments = ("--concurrency", "1", "--requests", "3", "--texts", "short", "--library")
+    status, document = measured(launch(FakeEngine()), *arguments)
+    assert status == 0
+    assert [(row["load"], row["requests"], row["errors"]) for row in document["rows"]] == [
+        ("1, httpx", 3, 0),
+        ("1", 3, 0),
+    ]
+
+
 def test_a_server_that_is_not_ready_is_told(launch: Callable[..., LiveServer]) -> None:
     engine = FakeEngine()
     engine.may_start.clear()

@@ -24,7 +24,7 @@ from engine.model.snac_layers import snac_layers
 from engine.model.weights import LlamaShape, load_weights, random_weights, stored_dtype
 from engine.prompt import voice_prompt
 from engine.text import chunks
-from tests.tiny import CUSTOM_BASE, TinyLlama, edit_json, write_json, write_tokenizer
+from tests.tiny import BEGIN_OF_TEXT, CUSTOM_BASE, TinyLlama, edit_json, write_json, write_tokenizer
 
 CPU = torch.device("cpu")
 CONTROL_IDS = {120, 121, *range(CUSTOM_BASE, CUSTOM_BASE + 28_682)}
@@ -113,6 +113,17 @@ def test_the_tokenizer_is_tokenizer_json_with_or_without_its_settings(model: Pat
     plain = Tokenizer.from_file(str(model / "tokenizer.json"))
     text = "ana: Hello, World!  <laugh> It's 5 o'clock..."
     assert open_checkpoint(str(model)).encode(text) == plain.encode(text, add_special_tokens=False).ids
+
+
+def test_a_vocabulary_in_a_file_of_its_own_is_read_with_transformers(model: Path) -> None:
+    parts = json.loads((model / "tokenizer.json").read_text())["model"]
+    (model / "tokenizer.json").unlink()
+    write_json(model / "vocab.json", parts["vocab"])
+    (model / "merges.txt").write_text("#version: 0.2\n")
+    write_json(model / "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|begin_of_text|>"})
+    checkpoint = open_checkpoint(str(model))
+    assert checkpoint.encode("ana:Hello,") == [ord(character) - 32 for character in "ana:Hello,"]
+    assert checkpoint.layout.begin_of_text == BEGIN_OF_TEXT
 
 
 @pytest.mark.parametrize("spec", [TinyLlama(), TinyLlama(tied=False, shard_size="2MB", seed=4)], ids=["one", "shards"])
