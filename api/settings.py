@@ -62,6 +62,8 @@ class Settings(BaseModel):
         EngineConfig.devices, description="auto: every GPU, or a list as in 0,1: an engine on each; none: device alone"
     )
     dtype: str = Field(EngineConfig.dtype, description="auto, float32 or bfloat16")
+    quantization: str = Field(EngineConfig.quantization, description="weights of the layers: none, or fp8: 8 bits")
+    kv_dtype: str = Field(EngineConfig.kv_dtype, description="keys and values: auto (as dtype), or fp8: 8 bits")
     codec_dtype: str = Field(
         EngineConfig.codec_dtype, description="the codec on a GPU: auto, float32, float16 or bfloat16"
     )

@@ -1,6 +1,6 @@
 """Searches the cuts of a decode step's kernels in the whole step: how the plans of engine/model/fused.py were chosen.
 
-    python -m benchmarks.plans --rows 16 64 --seconds 120
+    python -m benchmarks.plans --rows 16 64 --seconds 120 --quantization fp8
 
 Part after part, every candidate is timed inside a graph of two steps at Orpheus-3B's shape with random weights, the other
 parts as they are best so far; what was best alone is often not best beside the others. Kernels are compiled beforehand,
@@ -24,8 +24,9 @@ from typing import Any
 import torch
 
 from benchmarks.report import commit
+from engine.config import QUANTIZATIONS
 from engine.model.checkpoint import dummy_checkpoint
-from engine.model.fused import PLANS, Attention, FusedStep, Plan
+from engine.model.fused import Attention, FusedStep, Plan
 from engine.model.graphs import GraphLlama, captured
 from engine.model.kernels.linear import Tile
 from engine.model.kernels.sampling import draw, enter
@@ -39,27 +40,41 @@ STEPS = 2
 SHARED = 226_000  # bytes of shared memory that a program's stages may take
 
 
-def candidates(part: str, rows: int) -> Iterator[Any]:
+def candidates(part: str, rows: int, fp8: bool) -> Iterator[Any]:
     """What is tried for a part."""
+    size = 1 if fp8 and part != "head" else 2
     if part == "attention":
         splits = {1: (4, 8, 16), 16: (2, 3, 4, 5, 6), 64: (1, 2)}.get(rows, (1,))
         for split, block, warps, stages in itertools.product(splits, (32, 64, 128), (2, 4, 8), (1, 2, 3)):
             if block >= 8 * warps and not (rows == 1 and (block < 64 or stages > 1)) and block * stages <= 192:
                 yield Attention(split, block, warps, stages)
+    elif rows == 1 and size == 1:
+        yield from _one_fp8(part)
     elif rows == 1:
         block = 2048 if part == "down" else 1024
         for outputs, warps, lead, policy in itertools.product((4, 8, 16), (4, 8, 16), (0, 1), ("", "evict_first")):
             if outputs * block * (2 if part == "gate_up" else 1) <= warps * 2048 and not (part == "qkv" and not lead):
                 yield Tile(1, outputs, block, warps, lead=lead, policy=policy)
     else:
-        yield from _tiles(part, 16 if rows <= 16 else 64)
+        yield from _tiles(part, 16 if rows <= 16 else 64, size)
 
 
-def _tiles(part: str, high: int) -> Iterator[Tile]:
+def _one_fp8(part: str) -> Iterator[Tile]:
+    """With 256 inputs for each warp, and with half as many; a thread holds up to 64 registers of weights."""
+    inputs, high = 8192 if part == "down" else 3072, 2 if part == "gate_up" else 1
+    for outputs, warps, lead in itertools.product((4, 8, 16), (4, 8, 16), (0, 1)):
+        for block in (256 * warps, 128 * warps):
+            fits = inputs <= 4 * block <= 8 * inputs and high * outputs * inputs <= 256 * 32 * warps
+            if fits and not (part == "qkv" and not lead):
+                yield Tile(1, outputs, block, warps, lead=lead, policy="evict_first")
+
+
+def _tiles(part: str, high: int, size: int) -> Iterator[Tile]:
+    """For weights of `size` bytes."""
     splits = {"attn_out": (1, 2, 4), "down": (1, 2, 4, 8)}.get(part, (1,))
     for outputs, block, warps, split in itertools.product((16, 32, 64), (64, 128, 256), (2, 4, 8), splits):
         width = 2 * outputs if part == "gate_up" else outputs
-        stages = [s for s in (3, 4, 6) if 2 * s * block * (width + high) <= SHARED]
+        stages = [s for s in (3, 4, 6) if s * block * (size * width + 2 * high) <= SHARED]
         if stages and not (high == 64 and (outputs == 16 or warps == 2)) and not (high == 16 and warps == 8):
             yield Tile(high, outputs, block, warps, stages[-1], split)
 
@@ -82,10 +97,10 @@ def altered(plan: Plan, part: str, cut: Any) -> Plan:
 class Bench:
     """A model whose step is run by any plan."""
 
-    def __init__(self, rows: int, layers: int | None = None) -> None:
+    def __init__(self, rows: int, fp8: bool, layers: int | None = None) -> None:
         checkpoint = dummy_checkpoint("orpheus-3b")
         shape = replace(checkpoint.shape, layers=layers or checkpoint.shape.layers)
-        weights = random_weights(shape, checkpoint.layout, DEVICE, torch.bfloat16, seed=0)
+        weights = random_weights(shape, checkpoint.layout, DEVICE, torch.bfloat16, seed=0, fp8=fp8)
         self.rows = rows
         self.model = GraphLlama(shape, weights, checkpoint.layout, rows, CONTEXT + 64)
         for cache in (self.model.keys, self.model.values):
@@ -97,7 +112,8 @@ class Bench:
         model = self.model
         old = model.step
         model.step = FusedStep(
-            model.shape, model.weights, model.keys, model.values, old.cos, old.sin, model.state, self.rows, True, (plan,)
+            model.shape, model.weights, model.keys, model.values, old.cos, old.sin, model.state, self.rows, True,
+            (plan,), old.attention,
         )  # fmt: skip
         model.step.rows[:] = torch.arange(self.rows, dtype=torch.int32, device=DEVICE)
 
@@ -128,35 +144,33 @@ class Bench:
         return statistics.median(taken[3:])
 
 
-def compile_part(part: int, of: int, names: list[str], rows: list[int]) -> None:
+def compile_part(part: int, of: int, names: list[str], rows: list[int], fp8: bool) -> None:
     """Runs every `of`-th candidate once, so that its kernels are in the cache of compiled kernels."""
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the process
     for count in rows:
-        bench, plan = Bench(count, layers=1), _plan(count)
+        bench = Bench(count, fp8, layers=1)
+        plan = bench.model.step.plan(count)
         for name in names:
-            for cut in list(dict.fromkeys(candidates(name, count)))[part::of]:
+            for cut in list(dict.fromkeys(candidates(name, count, fp8)))[part::of]:
                 try:
                     bench.take(altered(plan, name, cut))
                     bench.steps()
-                except Exception:  # noqa: BLE001, S112 - a cut that does not fit is no candidate; the search tells
+                except Exception:  # noqa: BLE001 - a cut that does not fit is no candidate; the search tells
                     continue
-
-
-def _plan(rows: int) -> Plan:
-    return next(plan for plan in PLANS if plan.rows >= rows)
 
 
 class Search:
     """The best plan so far for one number of rows."""
 
-    def __init__(self, rows: int, seconds: float) -> None:
-        self.bench, self.plan, self.until = Bench(rows), _plan(rows), time.monotonic() + seconds
+    def __init__(self, rows: int, seconds: float, fp8: bool) -> None:
+        self.bench, self.fp8, self.until = Bench(rows, fp8), fp8, time.monotonic() + seconds
+        self.plan = self.bench.model.step.plan(rows)
         self.first = self.best = self.bench.milliseconds(self.plan)
         print(f"{rows} rows: {self.first:.4f} ms as it is", flush=True)
 
     def part(self, name: str) -> None:
         """The best of all cuts of a part, then of its refinements."""
-        shapes = self._timed(name, candidates(name, self.bench.rows))
+        shapes = self._timed(name, candidates(name, self.bench.rows, self.fp8))
         for _, cut in shapes[:2]:
             self._keep_better(name, [*self._timed(name, refined(name, cut)), *shapes][:3])
 
@@ -181,9 +195,9 @@ class Search:
                 self.plan, self.best = plan, again
 
 
-def search(rows: int, names: list[str], seconds: float) -> dict[str, Any]:
+def search(rows: int, names: list[str], seconds: float, fp8: bool) -> dict[str, Any]:
     """Part after part, twice, while there is time."""
-    found = Search(rows, seconds)
+    found = Search(rows, seconds, fp8)
     for name in names * 2:
         found.part(name)
     print(f"{rows} rows: {found.first:.4f} -> {found.best:.4f} ms\n  {found.plan}", flush=True)
@@ -195,12 +209,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--seconds", type=float, default=120, help="for each number of rows, compiling not counted")
+    parser.add_argument("--quantization", default="none", choices=QUANTIZATIONS)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
+    fp8 = args.quantization == "fp8"
     context = multiprocessing.get_context("spawn")
     began = time.perf_counter()
     workers = [
-        context.Process(target=compile_part, args=(i, args.processes, args.parts, args.rows))
+        context.Process(target=compile_part, args=(i, args.processes, args.parts, args.rows, fp8))
         for i in range(args.processes)
     ]
     for worker in workers:
@@ -208,8 +224,9 @@ def main() -> None:
     for worker in workers:
         worker.join()
     print(f"compiled in {time.perf_counter() - began:.0f} s", flush=True)
-    found = [search(rows, args.parts, args.seconds) for rows in args.rows]
-    print(json.dumps({"commit": commit(), "device": torch.cuda.get_device_name(), "plans": found}))
+    found = [search(rows, args.parts, args.seconds, fp8) for rows in args.rows]
+    setting = {"commit": commit(), "quantization": args.quantization, "device": torch.cuda.get_device_name()}
+    print(json.dumps({**setting, "plans": found}))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from torch import Tensor
 from engine.model.backends import Attention, AttentionBackend
 from engine.model.kernels.attention import scratch_sizes
 from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, parts
-from engine.model.kernels.norm import gate, rms_norm
+from engine.model.kernels.norm import rms_norm
 from engine.model.kernels.sampling import Embedding
+from engine.model.library import finish, project
 from engine.model.slots import SlotState
 from engine.model.weights import HEAD_ROWS, LlamaShape, LlamaWeights
 
@@ -82,6 +83,47 @@ SOME = Plan(
 MANY = Plan(2**20, None, Attention())
 PLANS = (ONE, FEW, SOME, MANY)
 
+# Layers of 8 bits. One stream: 256 inputs a warp, see engine.model.kernels.single.
+ONE_FP8 = Plan(
+    1,
+    Tiles(
+        qkv=Tile(1, 8, 1024, 4),
+        attn_out=Tile(1, 8, 1024, 4, lead=0, policy="evict_first"),
+        gate_up=Tile(1, 4, 1024, 4, lead=0, policy="evict_first"),
+        down=Tile(1, 4, 2048, 8, lead=0),
+        head=Tile(1, 8, 1024, 8),
+    ),
+    Attention(splits=8, block=128, warps=8, stages=1),
+)
+FEW_FP8 = Plan(
+    16,
+    Tiles(
+        qkv=Tile(16, 32, 256, 4, 4, lead=3, ahead=512),
+        attn_out=Tile(16, 32, 128, 2, 6, splits=4, ahead=512),
+        gate_up=Tile(16, 32, 256, 4, 3, lead=0),
+        down=Tile(16, 32, 256, 4, 4, splits=4, ahead=512),
+        head=Tile(16, 32, 128, 2, 6),
+    ),
+    Attention(splits=4, block=32),
+)
+SOME_FP8 = Plan(
+    64,
+    Tiles(
+        qkv=Tile(64, 64, 128, 4, 4, lead=3, ahead=256),
+        attn_out=Tile(64, 32, 128, 4, 5),
+        gate_up=Tile(64, 64, 128, 4, 3),
+        down=Tile(64, 64, 128, 4, 4, splits=4, ahead=256),
+        head=Tile(64, 32, 128, 4, 4),
+    ),
+    Attention(),
+)
+PLANS_FP8 = (ONE_FP8, FEW_FP8, SOME_FP8, MANY)
+
+
+def plans_of(weights: LlamaWeights) -> tuple[Plan, ...]:
+    """The plans for weights of this kind, for ever more rows."""
+    return PLANS_FP8 if weights.quantised else PLANS
+
 
 class FusedStep:
     """Buffers for up to `rows` rows, and the step that runs on the first of them. `x` holds the residual stream."""
@@ -102,7 +144,7 @@ class FusedStep:
         self.x, self.normed = buffer(shape.hidden), buffer(shape.hidden)
         self.qkv = buffer((shape.heads + 2 * shape.kv_heads) * shape.head_dim)
         self.attended = buffer(shape.heads * shape.head_dim)
-        self.both, self.inner = buffer(2 * shape.intermediate), buffer(shape.intermediate)
+        self.inner = buffer(shape.intermediate)
         self.logits = buffer(HEAD_ROWS, torch.float32)
         # A kernel that completes a norm knows in how many parts its beginner left it: buffers of each plan's own.
         self._squares = {plan: _squares(plan, shape.hidden, rows, device) for plan in plans}
@@ -146,17 +188,11 @@ class FusedStep:
 
     def _library(self, count: int, k: int, plan: Plan) -> Tensor:
         """Library products, which also add the residual."""
-        x, normed, qkv, both, inner, logits = self._rows(count, "x", "normed", "qkv", "both", "inner", "logits")
+        x, normed, qkv, logits = self._rows(count, "x", "normed", "qkv", "logits")
         eps = self.shape.eps
         for i, layer in enumerate(self.weights.layers):
-            rms_norm(x, layer.input_norm, eps, normed, early=self.early)
-            torch.mm(normed, layer.qkv.t(), out=qkv)
-            attended = self._attend(i, count, plan.attention)
-            torch.addmm(x, attended, layer.attn_out.t(), out=x)
-            rms_norm(x, layer.post_norm, eps, normed, early=self.early)
-            torch.mm(normed, layer.gate_up.t(), out=both)
-            gate(both, inner, early=self.early)
-            torch.addmm(x, inner, layer.down.t(), out=x)
+            project(x, layer, eps, qkv, self.early)
+            finish(x, self._attend(i, count, plan.attention), layer, eps, self.early)
         rms_norm(x, self.weights.norm, eps, normed, early=self.early)
         wide = {} if normed.dtype == torch.float32 else {"out_dtype": torch.float32}
         return torch.mm(normed, self.weights.head[k].t(), **wide, out=logits)

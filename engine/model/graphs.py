@@ -10,16 +10,15 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from engine.errors import ConfigError
 from engine.model.backends import attention_backend
 from engine.model.flight import Flight
-from engine.model.fused import PLANS, FusedStep, Plan
-from engine.model.kernels.norm import gate, rms_norm
+from engine.model.fused import FusedStep, Plan, plans_of
 from engine.model.kernels.rope import turn_and_keep
 from engine.model.kernels.sampling import draw, enter
+from engine.model.library import finish, project
 from engine.model.rope import rope_tables
 from engine.model.slots import SlotState
 from engine.model.weights import LlamaShape, LlamaWeights
@@ -39,25 +38,28 @@ class GraphLlama:
 
     def __init__(
         self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int,
-        invariant: bool = False, attention: str = "auto",
+        invariant: bool = False, attention: str = "auto", kv_dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         """`invariant`: all batches run by one plan, so that a stream's bits never depend on how many others there are.
 
-        `attention`: auto, triton, flash or sdpa. ConfigError when there are more slots than a plan of fixed cuts has
-        rows, or when that attention cannot be had.
+        `attention`: auto, triton, flash or sdpa. `kv_dtype`: that of keys and values, the arithmetic's unless it is
+        float8_e4m3fn. ConfigError when there are more slots than a plan of fixed cuts has rows, or when that attention
+        cannot be had.
         """
         self.shape, self.weights, self.layout, self.context = shape, weights, layout, context
         device, dtype = weights.embed.device, weights.embed.dtype
         cache = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
-        self.keys = torch.zeros(cache, dtype=dtype, device=device)
-        self.values = torch.zeros(cache, dtype=dtype, device=device)
+        self.keys = torch.zeros(cache, dtype=kv_dtype or dtype, device=device)
+        self.values = torch.zeros(cache, dtype=kv_dtype or dtype, device=device)
         backend = attention_backend(attention, self.keys, dtype, invariant)
         self.attention = backend.name
         cos, sin = rope_tables(shape.rope, shape.head_dim, context, device)
         self.state = SlotState(slots, device)
         self.batches = _batches(slots)
         early = torch.cuda.get_device_capability(device) >= (9, 0)
-        plans = (_fixed_plan(self.batches[-1]),) if invariant else PLANS
+        plans = plans_of(weights)
+        if invariant:
+            plans = (_fixed_plan(plans, self.batches[-1]),)
         self.step = FusedStep(
             shape, weights, self.keys, self.values, cos, sin, self.state, self.batches[-1], early, plans, backend
         )
@@ -154,22 +156,16 @@ class GraphLlama:
         shape, step = self.shape, self.step
         x = self.weights.embed[self._ids[: count * size]]
         heads = shape.heads + 2 * shape.kv_heads
+        qkv = x.new_empty(count * size, heads * shape.head_dim)
         for i, layer in enumerate(self.weights.layers):
-            normed = torch.empty_like(x)
-            rms_norm(x, layer.input_norm, shape.eps, normed)
-            qkv = F.linear(normed, layer.qkv)
+            project(x, layer, shape.eps, qkv)
             turn_and_keep(qkv, self.keys[i], self.values[i], self._slots[:count], step.cos, step.sin)
             if i + 1 == shape.layers:
                 return  # nothing reads the last layer's output
             q, k, v = qkv.view(count, size, heads, shape.head_dim).transpose(1, 2).split(
                 (shape.heads, shape.kv_heads, shape.kv_heads), dim=1
             )  # fmt: skip
-            attended = step.attention.prefill(q, k, v)
-            x = torch.addmm(x, attended.flatten(0, 1), layer.attn_out.t())
-            rms_norm(x, layer.post_norm, shape.eps, normed)
-            inner = normed.new_empty(count * size, shape.intermediate)
-            gate(F.linear(normed, layer.gate_up), inner)
-            x = torch.addmm(x, inner, layer.down.t())
+            finish(x, step.attention.prefill(q, k, v).flatten(0, 1), layer, shape.eps)
 
     def _frame_graph(self, count: int) -> torch.cuda.CUDAGraph:
         if count not in self._frames:
@@ -190,11 +186,11 @@ def supports(shape: LlamaShape) -> bool:
     return dim >= 16 and dim & (dim - 1) == 0 and group <= 16
 
 
-def _fixed_plan(rows: int) -> Plan:
-    for plan in PLANS:
+def _fixed_plan(plans: tuple[Plan, ...], rows: int) -> Plan:
+    for plan in plans:
         if plan.tiles is not None and plan.rows >= rows:
             return plan
-    most = max(plan.rows for plan in PLANS if plan.tiles)
+    most = max(plan.rows for plan in plans if plan.tiles)
     raise ConfigError("batch_invariant", f"streams can be independent of their batch up to {most} at once, not {rows}")
 
 

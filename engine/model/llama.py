@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.model.attention import decode_attention, prefill_attention
+from engine.model.fp8 import Matrix, plain, saturated
 from engine.model.rope import rope_tables
 from engine.model.sampler import sample
 from engine.model.slots import SlotState
@@ -19,18 +20,22 @@ from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS, TokenLayout
 
 
 class TorchLlama:
-    """Runs on CPU and CUDA; the weights' dtype is the arithmetic's."""
+    """Runs on CPU and CUDA; the embedding's dtype is the arithmetic's."""
 
     name = "torch"
     attention = "sdpa"
     prefill_piece = None  # prompts are short: a whole one is a single pass
 
-    def __init__(self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int) -> None:
+    def __init__(
+        self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int,
+        kv_dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        """`kv_dtype`: that of keys and values, the arithmetic's unless it is float8_e4m3fn."""
         self.shape, self.weights, self.layout, self.context = shape, weights, layout, context
         device, dtype = weights.embed.device, weights.embed.dtype
         cache = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
-        self.keys = torch.zeros(cache, dtype=dtype, device=device)
-        self.values = torch.zeros(cache, dtype=dtype, device=device)
+        self.keys = torch.zeros(cache, dtype=kv_dtype or dtype, device=device)
+        self.values = torch.zeros(cache, dtype=kv_dtype or dtype, device=device)
         self.cos, self.sin = rope_tables(shape.rope, shape.head_dim, context, device)
         self.state = SlotState(slots, device)
 
@@ -42,8 +47,8 @@ class TorchLlama:
         cos, sin = self.cos[:count, None], self.sin[:count, None]
         for i, layer in enumerate(self.weights.layers):
             q, k, v = self._project(layer, x, cos, sin)
-            self.keys[i, slot, :, :count] = k.transpose(0, 1)
-            self.values[i, slot, :, :count] = v.transpose(0, 1)
+            for cache, new in ((self.keys, k), (self.values, v)):
+                cache[i, slot, :, :count] = saturated(new, cache.dtype).transpose(0, 1)
             heads = (t.transpose(0, 1)[None] for t in (q, k, v))
             x = self._finish(layer, x, prefill_attention(*heads)[0])
         return self._norm(x, self.weights.norm)
@@ -55,8 +60,8 @@ class TorchLlama:
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
         for i, layer in enumerate(self.weights.layers):
             q, k, v = self._project(layer, x, cos, sin)
-            self.keys[i, slots, :, positions] = k
-            self.values[i, slots, :, positions] = v
+            for cache, new in ((self.keys, k), (self.values, v)):
+                _put(cache[i], slots, positions, saturated(new, cache.dtype))
             attended = decode_attention(q, self.keys[i], self.values[i], slots, positions, length)
             x = self._finish(layer, x, attended)
         return self._norm(x, self.weights.norm)
@@ -90,20 +95,31 @@ class TorchLlama:
 
     def _project(self, layer: LayerWeights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         shape = self.shape
-        heads = F.linear(self._norm(x, layer.input_norm), layer.qkv).view(
+        heads = _product(self._norm(x, layer.input_norm), layer.qkv).view(
             -1, shape.heads + 2 * shape.kv_heads, shape.head_dim
         )
         turned = _rotate(heads[:, : shape.heads + shape.kv_heads], cos, sin)
         return turned[:, : shape.heads], turned[:, shape.heads :], heads[:, shape.heads + shape.kv_heads :]
 
     def _finish(self, layer: LayerWeights, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + F.linear(attended, layer.attn_out)
-        gate, up = F.linear(self._norm(x, layer.post_norm), layer.gate_up).chunk(2, dim=-1)
-        return x + F.linear(F.silu(gate) * up, layer.down)
+        x = x + _product(attended, layer.attn_out)
+        gate, up = _product(self._norm(x, layer.post_norm), layer.gate_up).chunk(2, dim=-1)
+        return x + _product(F.silu(gate) * up, layer.down)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.shape.eps)
         return (x.float() * scale).to(x.dtype) * weight
+
+
+def _product(x: Tensor, matrix: Matrix) -> Tensor:
+    return F.linear(x, plain(matrix, x.dtype))
+
+
+def _put(cache: Tensor, slots: Tensor, positions: Tensor, new: Tensor) -> None:
+    if new.dtype.itemsize == 1:
+        # torch does not scatter 8-bit numbers everywhere, but bytes.
+        cache, new = cache.view(torch.uint8), new.view(torch.uint8)
+    cache[slots, :, positions] = new
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

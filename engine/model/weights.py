@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from engine.errors import CheckpointError
+from engine.model.fp8 import Fp8Matrix, Matrix, plain
 from engine.model.reading import reading
 from engine.model.rope import inverse_frequencies
 from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS, TokenLayout
@@ -75,11 +76,11 @@ class LayerWeights:
     """One decoder layer; projections that read the same input are fused along their rows."""
 
     input_norm: Tensor  # [hidden]
-    qkv: Tensor  # [(heads + 2 kv_heads) * head_dim, hidden]
-    attn_out: Tensor  # [hidden, heads * head_dim]
+    qkv: Matrix  # [(heads + 2 kv_heads) * head_dim, hidden]
+    attn_out: Matrix  # [hidden, heads * head_dim]
     post_norm: Tensor  # [hidden]
-    gate_up: Tensor  # [2 * intermediate, hidden]
-    down: Tensor  # [hidden, intermediate]
+    gate_up: Matrix  # [2 * intermediate, hidden]
+    down: Matrix  # [hidden, intermediate]
 
 
 @dataclass
@@ -93,15 +94,21 @@ class LlamaWeights:
     head: Tensor  # [7, HEAD_ROWS, hidden]
 
     def to(self, dtype: torch.dtype) -> LlamaWeights:
-        """A copy in another type; a tied head stays tied."""
+        """A copy in another type, without matrices of 8 bits; a tied head stays tied."""
         embed = self.embed.to(dtype)
         tied = self.lm_head.data_ptr() == self.embed.data_ptr()
         layers = [
-            LayerWeights(**{name: tensor.to(dtype) for name, tensor in vars(layer).items()}) for layer in self.layers
+            LayerWeights(**{name: plain(matrix, dtype) for name, matrix in vars(layer).items()})
+            for layer in self.layers
         ]
         return LlamaWeights(
             embed, layers, self.norm.to(dtype), embed if tied else self.lm_head.to(dtype), self.head.to(dtype)
         )
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the layers' matrices have 8 bits."""
+        return any(isinstance(layer.qkv, Fp8Matrix) for layer in self.layers)
 
     @property
     def parameters(self) -> int:
@@ -153,9 +160,9 @@ def stored_dtype(folder: Path) -> torch.dtype:
 
 def load_weights(
     folder: Path, shape: LlamaShape, layout: TokenLayout, device: torch.device, dtype: torch.dtype,
-    progress: Callable[[float], None] = lambda done: None,
+    progress: Callable[[float], None] = lambda done: None, fp8: bool = False,
 ) -> LlamaWeights:  # fmt: skip
-    """Reads `folder`'s safetensors, each tensor straight to `device`, as `dtype`.
+    """Reads `folder`'s safetensors, each tensor straight to `device`, as `dtype`; with `fp8` the layers in 8 bits.
 
     CheckpointError names a file or tensor that is missing or of the wrong shape.
     """
@@ -174,11 +181,11 @@ def load_weights(
                 raise CheckpointError(f"{folder}: {name} has shape {tuple(tensor.shape)}, config.json says {expected}")
             return tensor.to(dtype)
 
-        return _assemble(shape, layout, read, not shape.tied, progress)
+        return _assemble(shape, layout, read, not shape.tied, progress, fp8)
 
 
 def random_weights(
-    shape: LlamaShape, layout: TokenLayout, device: torch.device, dtype: torch.dtype, seed: int
+    shape: LlamaShape, layout: TokenLayout, device: torch.device, dtype: torch.dtype, seed: int, fp8: bool = False
 ) -> LlamaWeights:
     """Weights of a real shape drawn at random: the same work as the real ones, for measuring speed."""
     generator = torch.Generator(device).manual_seed(seed)
@@ -189,12 +196,17 @@ def random_weights(
         tensor = torch.empty(expected, device=device, dtype=dtype)
         return tensor.normal_(0.0, 0.02, generator=generator)
 
-    return _assemble(shape, layout, draw, not shape.tied, lambda done: None)
+    return _assemble(shape, layout, draw, not shape.tied, lambda done: None, fp8)
 
 
 def _assemble(
-    shape: LlamaShape, layout: TokenLayout, read: Callable[..., Tensor], untied: bool, progress: Callable[[float], None]
-) -> LlamaWeights:
+    shape: LlamaShape, layout: TokenLayout, read: Callable[..., Tensor], untied: bool,
+    progress: Callable[[float], None], fp8: bool,
+) -> LlamaWeights:  # fmt: skip
+    def kept(matrix: Tensor) -> Matrix:
+        # Here, layer by layer: the device never holds the whole model twice.
+        return Fp8Matrix.of(matrix) if fp8 else matrix
+
     queries, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     embed = read("model.embed_tokens.weight", shape.vocab, shape.hidden)
     layers = []
@@ -204,22 +216,26 @@ def _assemble(
         layers.append(
             LayerWeights(
                 input_norm=read(at + "input_layernorm.weight", shape.hidden),
-                qkv=torch.cat(
-                    [
-                        read(attention + "q_proj.weight", queries, shape.hidden),
-                        read(attention + "k_proj.weight", kv, shape.hidden),
-                        read(attention + "v_proj.weight", kv, shape.hidden),
-                    ]
+                qkv=kept(
+                    torch.cat(
+                        [
+                            read(attention + "q_proj.weight", queries, shape.hidden),
+                            read(attention + "k_proj.weight", kv, shape.hidden),
+                            read(attention + "v_proj.weight", kv, shape.hidden),
+                        ]
+                    )
                 ),
-                attn_out=read(attention + "o_proj.weight", shape.hidden, queries),
+                attn_out=kept(read(attention + "o_proj.weight", shape.hidden, queries)),
                 post_norm=read(at + "post_attention_layernorm.weight", shape.hidden),
-                gate_up=torch.cat(
-                    [
-                        read(mlp + "gate_proj.weight", shape.intermediate, shape.hidden),
-                        read(mlp + "up_proj.weight", shape.intermediate, shape.hidden),
-                    ]
+                gate_up=kept(
+                    torch.cat(
+                        [
+                            read(mlp + "gate_proj.weight", shape.intermediate, shape.hidden),
+                            read(mlp + "up_proj.weight", shape.intermediate, shape.hidden),
+                        ]
+                    )
                 ),
-                down=read(mlp + "down_proj.weight", shape.hidden, shape.intermediate),
+                down=kept(read(mlp + "down_proj.weight", shape.hidden, shape.intermediate)),
             )
         )
         progress((i + 1) / shape.layers)

@@ -30,6 +30,8 @@ from engine import ConfigError, EngineConfig, EngineError, InvalidRequest, Sampl
         ("devices", "-1"),
         ("devices", "cpu,0"),
         ("dtype", "float16"),
+        ("quantization", "int8"),
+        ("kv_dtype", "bfloat16"),
         ("codec_dtype", "int8"),
         ("load_format", "pickle"),
         ("cpu_kernel", "fast"),

@@ -14,9 +14,10 @@ from tests.engine.language import sampling
 prepare()
 
 from engine.model import sampler  # noqa: E402
+from engine.model.fp8 import Fp8Matrix  # noqa: E402
 from engine.model.kernels.attention import attend, attend_reference, scratch_sizes  # noqa: E402
 from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, linear_reference, parts  # noqa: E402
-from engine.model.kernels.norm import gate, rms_norm  # noqa: E402
+from engine.model.kernels.norm import gate, rms_norm, to_fp8, to_fp8_reference  # noqa: E402
 from engine.model.kernels.rope import turn_and_keep  # noqa: E402
 from engine.model.kernels.sampling import Embedding, draw, enter  # noqa: E402
 from engine.model.slots import NEVER_SEEN, SlotState  # noqa: E402
@@ -44,6 +45,12 @@ def assert_equal(actual: Tensor, expected: Tensor) -> None:
     assert error < TOLERANCE[actual.dtype]
 
 
+def matrix(outputs: int, inputs: int, dtype: torch.dtype, fp8: bool = False) -> Tensor | Fp8Matrix:
+    """A weight, its rows of different sizes."""
+    drawn = randn(outputs, inputs, dtype=dtype) * torch.logspace(-2, 1, outputs).to(DEVICE, dtype)[:, None]
+    return Fp8Matrix.of(drawn) if fp8 else drawn
+
+
 def scratch(outputs: int, rows: int, tile: Tile) -> Scratch:
     return Scratch.on(DEVICE, tile.splits * rows * outputs, 64)
 
@@ -51,32 +58,35 @@ def scratch(outputs: int, rows: int, tile: Tile) -> Scratch:
 # ---- products
 
 
+@pytest.mark.parametrize("fp8", [False, True], ids=["", "fp8"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("rows", "tile"), [(1, ONE), (1, FEW), (5, SPLIT), (70, MANY)])
 @pytest.mark.parametrize("inputs", [64, 150])
-def test_a_product(dtype: torch.dtype, rows: int, tile: Tile, inputs: int) -> None:
-    x, weight, out = randn(rows, inputs, dtype=dtype), randn(100, inputs, dtype=dtype), randn(rows, 100, dtype=dtype)
+def test_a_product(dtype: torch.dtype, rows: int, tile: Tile, inputs: int, fp8: bool) -> None:
+    x, weight, out = randn(rows, inputs, dtype=dtype), matrix(100, inputs, dtype, fp8), randn(rows, 100, dtype=dtype)
     shared = scratch(100, rows, tile)
     linear(x, weight, out, tile, scratch=shared)
     assert_equal(out, linear_reference(x, weight))
     assert not shared.arrived.any()
 
 
+@pytest.mark.parametrize("fp8", [False, True], ids=["", "fp8"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("rows", "tile"), [(1, ONE), (3, FEW)])
 @pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
-def test_a_product_completes_the_norm(dtype: torch.dtype, rows: int, tile: Tile, gated: bool) -> None:
-    weight = randn(80 if gated else 40, 96, dtype=dtype)
+def test_a_product_completes_the_norm(dtype: torch.dtype, rows: int, tile: Tile, gated: bool, fp8: bool) -> None:
+    weight = matrix(80 if gated else 40, 96, dtype, fp8)
     x = Normed(randn(rows, 96, dtype=dtype), torch.rand(3, rows).to(DEVICE) * 50)
     out = randn(rows, 40, dtype=dtype)
     linear(x, weight, out, tile, eps=EPS, gated=gated)
     assert_equal(out, linear_reference(x, weight, eps=EPS, gated=gated))
 
 
+@pytest.mark.parametrize("fp8", [False, True], ids=["", "fp8"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("rows", "tile"), [(1, ONE), (3, FEW), (3, SPLIT)])
-def test_a_sum_begins_the_norm(dtype: torch.dtype, rows: int, tile: Tile) -> None:
-    x, weight, out = randn(rows, 128, dtype=dtype), randn(72, 128, dtype=dtype), randn(rows, 72, dtype=dtype)
+def test_a_sum_begins_the_norm(dtype: torch.dtype, rows: int, tile: Tile, fp8: bool) -> None:
+    x, weight, out = randn(rows, 128, dtype=dtype), matrix(72, 128, dtype, fp8), randn(rows, 72, dtype=dtype)
     gain = torch.rand(72).to(DEVICE, dtype)
     normed = Normed(torch.zeros_like(out), torch.zeros(parts(72, tile), rows, device=DEVICE))
     expected = out.float() + linear_reference(x, weight)
@@ -111,16 +121,41 @@ def test_norm_and_gate(dtype: torch.dtype) -> None:
     assert_equal(gated, torch.nn.functional.silu(first) * second)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_of_8_bits(dtype: torch.dtype) -> None:
+    x, gain = randn(4, 96, dtype=dtype) * 30, torch.rand(96).to(DEVICE, dtype)
+    x[2] = 0
+    plain, half = torch.zeros_like(x), torch.zeros(4, 48, device=DEVICE, dtype=dtype)
+    rms_norm(x, gain, EPS, plain)
+    gate(x, half)
+    for expected, action in (
+        (x, lambda *out: to_fp8(x, *out)),
+        (plain, lambda *out: rms_norm(x, gain, EPS, *out)),
+        (half, lambda *out: gate(x, *out)),
+    ):
+        values = torch.zeros(expected.shape, dtype=torch.float8_e4m3fn, device=DEVICE)
+        scale = torch.zeros(4, 1, device=DEVICE)
+        action(values, scale)
+        wanted, wanted_scale = to_fp8_reference(expected)
+        torch.testing.assert_close(scale, wanted_scale, rtol=1e-2, atol=0)
+        # A value on the edge between two may fall to either side; none is further from the truth than half a step.
+        error = (values.float() * scale - expected.float()).abs()
+        assert (error <= expected.float().abs() / 15 + scale * 2**-9).all()
+        assert (values.float() == wanted.float()).float().mean() > 0.95
+        assert not values[2].float().any()
+
+
 # ---- attention
 
 KV, GROUP, DIM, CONTEXT = 2, 3, 32, 96
 
 
+@pytest.mark.parametrize("kept", [None, torch.float8_e4m3fn], ids=["", "fp8"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("splits", "block"), [(1, 16), (4, 16), (8, 32)])
-def test_attention(dtype: torch.dtype, splits: int, block: int) -> None:
+def test_attention(dtype: torch.dtype, splits: int, block: int, kept: torch.dtype | None) -> None:
     qkv = randn(4, (KV * GROUP + 2 * KV) * DIM, dtype=dtype)
-    keys, values = (randn(5, KV, CONTEXT, DIM, dtype=dtype) for _ in range(2))
+    keys, values = (randn(5, KV, CONTEXT, DIM, dtype=dtype).to(kept or dtype) for _ in range(2))
     cos, sin = randn(CONTEXT, DIM // 2), randn(CONTEXT, DIM // 2)
     rows = torch.tensor([2, -1, 0, 4], dtype=torch.int32, device=DEVICE)
     positions = torch.tensor([70, 9, 0, 9, CONTEXT - 1], device=DEVICE)
@@ -133,8 +168,23 @@ def test_attention(dtype: torch.dtype, splits: int, block: int) -> None:
         assert_equal(out, expected)
     assert not out[1].any()
     assert not shared.arrived.any()
-    assert_equal(keys, plain_keys)
-    assert torch.equal(values, plain_values)
+    # 8 bits may differ by a whole step where the exact key lies between two of their numbers.
+    assert_equal(keys.to(dtype) if kept is None else keys.bfloat16(), plain_keys)
+    assert torch.equal(values.float(), plain_values.float())
+
+
+def test_keys_and_values_of_8_bits_saturate() -> None:
+    qkv = randn(1, (KV * GROUP + 2 * KV) * DIM) * 1000
+    keys, values = (torch.zeros(1, KV, 16, DIM, device=DEVICE, dtype=torch.float8_e4m3fn) for _ in range(2))
+    cos, sin = torch.ones(16, DIM // 2, device=DEVICE), torch.zeros(16, DIM // 2, device=DEVICE)
+    row, position = torch.zeros(1, dtype=torch.int32, device=DEVICE), torch.tensor([0], device=DEVICE)
+    out, shared = torch.zeros(1, KV * GROUP * DIM, device=DEVICE), Scratch.on(DEVICE, 4096, 64)
+    turn_and_keep(qkv.clone(), keys, values, row, cos, sin)
+    expected = qkv.view(-1, KV, DIM)[-2:].clamp(-448, 448).to(torch.float8_e4m3fn).float()
+    assert torch.equal(torch.stack([keys[0, :, 0], values[0, :, 0]]).float(), expected)
+    attend(qkv, keys, values, row, position, cos, sin, out, shared, splits=1, block=16)
+    assert torch.equal(torch.stack([keys[0, :, 0], values[0, :, 0]]).float(), expected)
+    assert torch.equal(out.view(KV, GROUP, DIM), expected[1][:, None].expand(KV, GROUP, DIM))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -16,8 +16,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.model.fp8 import Fp8Matrix, Matrix, plain
+from engine.model.kernels.cast import cast
 from engine.model.kernels.chain import begin, begin_if, prefetch, wait
 from engine.model.kernels.single import single
+
+CACHE_LINE = 128  # bytes of a cache line
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Normed:
 
 
 def linear(
-    x: Tensor | Normed, weight: Tensor, out: Tensor, tile: Tile, *, eps: float = 0.0, gated: bool = False,
+    x: Tensor | Normed, weight: Matrix, out: Tensor, tile: Tile, *, eps: float = 0.0, gated: bool = False,
     scratch: Scratch | None = None, early: bool = False,
 ) -> None:  # fmt: skip
     """out [M, N] = x [M, K] times weight^T. `gated`: weight holds gate and up rows, [2N, K]; out = silu(gate) * up."""
@@ -83,7 +87,7 @@ def linear(
 
 
 def linear_add(
-    x: Tensor, weight: Tensor, out: Tensor, gain: Tensor, normed: Normed, tile: Tile, *,
+    x: Tensor, weight: Matrix, out: Tensor, gain: Tensor, normed: Normed, tile: Tile, *,
     scratch: Scratch | None = None, early: bool = False,
 ) -> None:  # fmt: skip
     """out [M, N] += x [M, K] times weight^T, and the norm of the new `out`, with weight `gain` [N], into `normed`."""
@@ -91,9 +95,9 @@ def linear_add(
     _launch(x, None, weight, out, gain, normed, tile, 0.0, False, scratch, early)
 
 
-def linear_reference(x: Tensor | Normed, weight: Tensor, *, eps: float = 0.0, gated: bool = False) -> Tensor:
+def linear_reference(x: Tensor | Normed, weight: Matrix, *, eps: float = 0.0, gated: bool = False) -> Tensor:
     """`linear` in torch, float32."""
-    y = (x.complete(eps) if isinstance(x, Normed) else x.float()) @ weight.float().T
+    y = (x.complete(eps) if isinstance(x, Normed) else x.float()) @ plain(weight, torch.float32).T
     if not gated:
         return y
     first, second = y.chunk(2, dim=-1)
@@ -106,19 +110,21 @@ def parts(outputs: int, tile: Tile) -> int:
 
 
 def _launch(
-    x: Tensor, squares: Tensor | None, weight: Tensor, out: Tensor, gain: Tensor | None, normed: Normed | None,
+    x: Tensor, squares: Tensor | None, weight: Matrix, out: Tensor, gain: Tensor | None, normed: Normed | None,
     tile: Tile, eps: float, gated: bool, scratch: Scratch | None, early: bool,
 ) -> None:  # fmt: skip
     rows, inputs = x.shape
     outputs = out.shape[1]
     assert weight.shape == (outputs * (2 if gated else 1), inputs), (weight.shape, out.shape, x.shape)
     assert tile.splits == 1 or (scratch is not None and not gated)
+    matrix, scales = (weight.values, weight.scale) if isinstance(weight, Fp8Matrix) else (weight, None)
+    begun = (normed.values, normed.squares) if normed else (None, None)
     early_launch = {"launch_pdl": True} if early else {}
     if tile.rows == 1:
         assert rows == 1
         block = max(tile.inputs, triton.next_power_of_2(triton.cdiv(inputs, 4)))
         single[(parts(outputs, tile),)](
-            x, squares, weight, out, gain, normed.values if normed else None, normed.squares if normed else None, eps,
+            x, squares, matrix, scales, out, gain, *begun, eps,
             N=outputs, K=inputs, BN=tile.outputs, BK=block, PARTS=squares.shape[0] if squares is not None else 0,
             STRIDE=_stride(squares, normed), GATED=gated, ADD=gain is not None, LATE=tile.lead > 0, POLICY=tile.policy,
             EARLY=early, num_warps=tile.warps, num_stages=1, **early_launch,
@@ -127,21 +133,27 @@ def _launch(
     splits = tile.splits if inputs % tile.splits == 0 else 1
     grid = (parts(outputs, tile), splits, triton.cdiv(rows, tile.rows))
     _linear[grid](
-        x, squares, weight, out, gain, normed.values if normed else None, normed.squares if normed else None,
+        x, squares, matrix, scales, out, gain, *begun,
         scratch.partial if scratch else None, scratch.arrived if scratch else None, rows, eps,
         N=outputs, K=inputs, BM=tile.rows, BN=tile.outputs, BK=tile.inputs, SPLITS=splits,
         PARTS=squares.shape[0] if squares is not None else 0, STRIDE=_stride(squares, normed), GATED=gated,
-        ADD=gain is not None, LEAD=tile.lead, LINES=_lines(min(tile.ahead, inputs // splits)) if early else 0,
-        POLICY=tile.policy, EARLY=early, num_warps=tile.warps, num_stages=_stages(tile, gated, x), **early_launch,
+        ADD=gain is not None, LEAD=tile.lead, POLICY=tile.policy, EARLY=early,
+        LINES=_lines(min(tile.ahead, inputs // splits) * matrix.element_size()) if early else 0,
+        LINE=CACHE_LINE // matrix.element_size(), num_warps=tile.warps, num_stages=_stages(tile, gated, x, matrix),
+        **early_launch,
     )  # fmt: skip
 
 
-def _stages(tile: Tile, gated: bool, x: Tensor) -> int:
+def _stages(tile: Tile, gated: bool, x: Tensor, weight: Tensor) -> int:
     """As many as the tile asks for and the device's shared memory holds."""
     if not x.is_cuda:
         return tile.stages
     room = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
-    stage = x.element_size() * tile.inputs * (tile.rows + tile.outputs * (2 if gated else 1))
+    outputs = tile.outputs * (2 if gated else 1)
+    stage = tile.inputs * (x.element_size() * tile.rows + weight.element_size() * outputs)
+    if weight.dtype != x.dtype:
+        # One tile of weights lies there once more, in the type of x.
+        room -= tile.inputs * x.element_size() * outputs
     return max(1, min(tile.stages, room // stage))
 
 
@@ -152,17 +164,17 @@ def _stride(squares: Tensor | None, normed: Normed | None) -> int:
     return normed.squares.stride(0) if normed else 0
 
 
-def _lines(inputs: int) -> int:
-    """Cache lines of a row that hold `inputs` bf16 values, at most, as a power of two."""
-    return 1 << ((inputs // 64).bit_length() - 1) if inputs >= 64 else 0
+def _lines(size: int) -> int:
+    """Cache lines that hold `size` bytes, at most, as a power of two."""
+    return 1 << ((size // CACHE_LINE).bit_length() - 1) if size >= CACHE_LINE else 0
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _linear(  # noqa: C901 - its branches are taken when it is compiled
-    x, squares, weight, out, gain, normed, normed_squares, partial, arrived, rows, eps,
+    x, squares, weight, scales, out, gain, normed, normed_squares, partial, arrived, rows, eps,
     N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
     PARTS: tl.constexpr, STRIDE: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, LEAD: tl.constexpr,
-    LINES: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
+    LINES: tl.constexpr, LINE: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     SHARE: tl.constexpr = K // SPLITS
     if LEAD == 0:
@@ -178,7 +190,7 @@ def _linear(  # noqa: C901 - its branches are taken when it is compiled
     at_w = weight + row[:, None] + k[None, :]
     in_rows = (m < rows)[:, None]
     if LINES > 0:
-        line = tl.arange(0, LINES) * 64
+        line = tl.arange(0, LINES) * LINE
         prefetch(weight + row[:, None] + line[None, :])
         if GATED:
             prefetch(weight + N * K + row[:, None] + line[None, :])
@@ -197,6 +209,10 @@ def _linear(  # noqa: C901 - its branches are taken when it is compiled
         total = tl.zeros((BM, BN), dtype=tl.float32)
         for s in tl.static_range(SPLITS):
             total += tl.load(partial + s * rows * N + target, mask=kept, other=0.0, cache_modifier=".cg")
+    if scales is not None:
+        total *= tl.load(scales + n, mask=n < N, other=0.0)[None, :]
+        if GATED:
+            second *= tl.load(scales + N + n, mask=n < N, other=0.0)[None, :]
     if PARTS > 0:
         p = tl.arange(0, triton.next_power_of_2(PARTS))[:, None]
         square = tl.load(squares + p * STRIDE + m[None, :], mask=(p < PARTS) & (m < rows)[None, :], other=0.0)
@@ -231,10 +247,10 @@ def _product(
         w = tl.load(at_w + start, mask=inside, other=0.0, eviction_policy=POLICY)
         if LEAD > 0:
             begin_if(start == (TURNS - LEAD if TURNS > LEAD else 0) * BK, EARLY)
-        total = tl.dot(a, tl.trans(w), total, input_precision="ieee")
+        total = tl.dot(a, tl.trans(cast(w, a.dtype)), total, input_precision="ieee")
         if GATED:
             u = tl.load(at_w + GAP + start, mask=inside, other=0.0, eviction_policy=POLICY)
-            second = tl.dot(a, tl.trans(u), second, input_precision="ieee")
+            second = tl.dot(a, tl.trans(cast(u, a.dtype)), second, input_precision="ieee")
     return total, second
 
 

@@ -1,0 +1,104 @@
+"""A layer of many rows: the library's matrix products, with kernels for norm and activation between them.
+
+Where the layer's weights have 8 bits the rows become 8 bits, too, each with a scale of its own (W8A8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.model.fp8 import Fp8Matrix, Matrix
+from engine.model.kernels.linear import Tile, linear
+from engine.model.kernels.norm import gate, rms_norm, to_fp8
+from engine.model.weights import LayerWeights
+
+_TILE = Tile(64, 64, 128, 4, 4)  # for what the library cannot multiply
+
+
+@dataclass(frozen=True)
+class Rows8:
+    """Rows of 8 bits: float8_e4m3fn [M, K] times float32 [M, 1]."""
+
+    values: Tensor
+    scale: Tensor
+
+    @classmethod
+    def like(cls, x: Tensor, width: int) -> Rows8:
+        """Room for rows of `width` beside those of `x`."""
+        values = torch.empty(x.shape[0], width, dtype=torch.float8_e4m3fn, device=x.device)
+        return cls(values, torch.empty(x.shape[0], 1, device=x.device))
+
+    @classmethod
+    def of(cls, x: Tensor, early: bool = False) -> Rows8:
+        """The rows x [M, K], rounded."""
+        rows = cls.like(x, x.shape[1])
+        to_fp8(x, rows.values, rows.scale, early=early)
+        return rows
+
+
+def project(x: Tensor, layer: LayerWeights, eps: float, out: Tensor, early: bool = False) -> None:
+    """out [M, N]: queries, keys and values of the rows x [M, hidden]."""
+    normed = _normed(x, layer.input_norm, layer.qkv, eps, early)
+    product(normed, layer.qkv, out)
+
+
+def finish(x: Tensor, attended: Tensor, layer: LayerWeights, eps: float, early: bool = False) -> None:
+    """What follows attention in a layer, added to x [M, hidden]."""
+    rows = Rows8.of(attended, early) if in_8_bits(attended, layer.attn_out) else attended
+    _add(x, rows, layer.attn_out)
+    normed = _normed(x, layer.post_norm, layer.gate_up, eps, early)
+    both = product(normed, layer.gate_up, x.new_empty(x.shape[0], layer.gate_up.shape[0]))
+    _add(x, _gated(both, layer.down, early), layer.down)
+
+
+def in_8_bits(x: Tensor, matrix: Matrix) -> bool:
+    """Whether rows x [M, K] become 8 bits, too, for this matrix: then the library wants bf16 and multiples of 16."""
+    fits = not matrix.shape[0] % 16 and not matrix.shape[1] % 16
+    return isinstance(matrix, Fp8Matrix) and fits and x.dtype == torch.bfloat16
+
+
+def _normed(x: Tensor, gain: Tensor, matrix: Matrix, eps: float, early: bool) -> Tensor | Rows8:
+    if not in_8_bits(x, matrix):
+        out = torch.empty_like(x)
+        rms_norm(x, gain, eps, out, early=early)
+        return out
+    rows = Rows8.like(x, x.shape[1])
+    rms_norm(x, gain, eps, rows.values, rows.scale, early=early)
+    return rows
+
+
+def _gated(both: Tensor, matrix: Matrix, early: bool) -> Tensor | Rows8:
+    width = both.shape[1] // 2
+    if not in_8_bits(both, matrix):
+        out = both.new_empty(both.shape[0], width)
+        gate(both, out, early=early)
+        return out
+    rows = Rows8.like(both, width)
+    gate(both, rows.values, rows.scale, early=early)
+    return rows
+
+
+def product(rows: Tensor | Rows8, matrix: Matrix, out: Tensor) -> Tensor:
+    """out [M, N] = rows [M, K] times matrix^T; -> out."""
+    if isinstance(matrix, Tensor):
+        assert isinstance(rows, Tensor)
+        return torch.mm(rows, matrix.t(), out=out)
+    if isinstance(rows, Tensor):
+        linear(rows, matrix, out, _TILE)
+        return out
+    return torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage] - the stable way to it is torch 2.12's
+        rows.values, matrix.values.t(), rows.scale, matrix.scale[None], out_dtype=out.dtype, use_fast_accum=True,
+        out=out,
+    )  # fmt: skip
+
+
+def _add(x: Tensor, rows: Tensor | Rows8, matrix: Matrix) -> None:
+    """x [M, N] += rows [M, K] times matrix^T."""
+    if isinstance(matrix, Tensor):
+        assert isinstance(rows, Tensor)
+        torch.addmm(x, rows, matrix.t(), out=x)
+    else:
+        x += product(rows, matrix, torch.empty_like(x))
