@@ -57,7 +57,7 @@ class GraphLlama:
         self.state = SlotState(slots, device)
         self.batches = _batches(slots)
         early = torch.cuda.get_device_capability(device) >= (9, 0)
-        plans = plans_of(weights)
+        plans = plans_of(weights, self.keys)
         if invariant:
             plans = (_fixed_plan(plans, self.batches[-1]),)
         self.step = FusedStep(

@@ -116,6 +116,9 @@ def _attend(
     wait(EARLY)
     token = qkv + row.to(tl.int64) * ((GROUP + 2) * KV * D)
     q = _rotated(token + (kv_head * GROUP + r)[:, None] * D, d, cos, sin, position, (r < GROUP)[:, None], D)
+    if (keys.dtype.element_ty == tl.float8e4nv) and (q.dtype == tl.bfloat16):
+        # Every number of 8 bits is one of float16, and the way there is short; weights are at most 1.
+        q = tl.clamp(q.to(tl.float32), -65504.0, 65504.0).to(tl.float16)
     best = tl.full((PAD,), float("-inf"), dtype=tl.float32)
     mass = tl.zeros((PAD,), dtype=tl.float32)
     mixed = tl.zeros((PAD, D), dtype=tl.float32)
