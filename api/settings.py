@@ -63,6 +63,7 @@ class Settings(BaseModel):
     )
     dtype: str = Field(EngineConfig.dtype, description="auto, float32 or bfloat16")
     quantization: str = Field(EngineConfig.quantization, description="weights of the layers: none, or fp8: 8 bits")
+    kv_dtype: str = Field(EngineConfig.kv_dtype, description="keys and values: auto (as dtype), or fp8: 8 bits")
     codec_dtype: str = Field(
         EngineConfig.codec_dtype, description="the codec on a GPU: auto, float32, float16 or bfloat16"
     )

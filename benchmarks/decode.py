@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.cuda import require_cuda
 from benchmarks.report import print_document, print_table
-from engine.config import QUANTIZATIONS
+from engine.config import KV_DTYPES, QUANTIZATIONS
 from engine.model.checkpoint import dummy_checkpoint
 from engine.model.fp8 import Fp8Matrix
 from engine.model.graphs import GraphLlama
@@ -81,8 +81,8 @@ def limit(
 
 def start(model: GraphLlama | TorchLlama, batch: int, context: int) -> Callable[[], Any]:
     """Puts `batch` streams at `context`; -> what puts them back there."""
-    for cache in (model.keys, model.values):
-        cache.normal_()
+    for layer in (*model.keys, *model.values):
+        layer.copy_(torch.randn(layer.shape, device=DEVICE))
     for slot in range(batch):
         model.state.start(slot, model.layout.first_audio, context, Sampling(0.6, 0.9, 0, 1.1, 0, slot))
     return lambda: model.state.position[:batch].fill_(context - FRAME_TOKENS // 2)
@@ -128,6 +128,7 @@ def main() -> None:
     )
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--quantization", default="none", choices=QUANTIZATIONS)
+    parser.add_argument("--kv-dtype", default="auto", choices=KV_DTYPES)
     parser.add_argument("--frames", type=int, default=30)
     args = parser.parse_args()
     require_cuda()
@@ -135,19 +136,18 @@ def main() -> None:
     fp8 = args.quantization == "fp8"
     copy, speed = copy_speed(), product_speed(fp8)
     weights = random_weights(checkpoint.shape, checkpoint.layout, DEVICE, dtype, seed=0, fp8=fp8)
+    kv_dtype = torch.float8_e4m3fn if args.kv_dtype == "fp8" else dtype
     room = max(args.context) + 64
     rows = []
     builds = [partial(GraphLlama, attention=name) for name in args.attention] if "triton" in args.kernel else []
     builds += [TorchLlama] if "torch" in args.kernel else []
     for build in builds:
         began = time.perf_counter()
-        model = build(checkpoint.shape, weights, checkpoint.layout, max(args.batch), room)
+        model = build(checkpoint.shape, weights, checkpoint.layout, max(args.batch), room, kv_dtype=kv_dtype)
         for batch in args.batch:
             for context in args.context:
                 row = measure(model, batch, context, args.frames if isinstance(model, GraphLlama) else 5)
-                least = 1000 * limit(
-                    checkpoint.shape, batch, context, weights, model.keys.itemsize, copy, speed
-                )  # fmt: skip
+                least = 1000 * limit(checkpoint.shape, batch, context, weights, kv_dtype.itemsize, copy, speed)
                 rows.append({**row, "limit_ms": round(least, 3), "share": round(least / row["step_ms"], 3)})
         taken = f"{time.perf_counter() - began:.1f} s with graphs, compiling and measuring"
         print(f"{model.name}, {model.attention} attention: {taken}")
@@ -155,9 +155,8 @@ def main() -> None:
         torch.cuda.empty_cache()
     print_table(rows)
     device = {"name": torch.cuda.get_device_name(), "copy_tb_s": copy / 1e12, "product_tflop_s": speed / 1e12}
-    print_document(
-        rows, model=args.model, dtype=args.dtype, quantization=args.quantization, torch=torch.__version__, device=device
-    )
+    kinds = {"dtype": args.dtype, "quantization": args.quantization, "kv_dtype": args.kv_dtype}
+    print_document(rows, model=args.model, torch=torch.__version__, device=device, **kinds)
 
 
 if __name__ == "__main__":

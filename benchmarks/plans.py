@@ -18,13 +18,13 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from benchmarks.report import commit
-from engine.config import QUANTIZATIONS
+from engine.config import KV_DTYPES, QUANTIZATIONS
 from engine.model.checkpoint import dummy_checkpoint
 from engine.model.fused import Attention, FusedStep, Plan
 from engine.model.graphs import GraphLlama, captured
@@ -38,6 +38,14 @@ PARTS = ("down", "attention", "attn_out", "qkv", "gate_up", "head")
 CONTEXT = 500
 STEPS = 2
 SHARES = (56_000, 100_000, 200_000)  # bytes of shared memory that a program's stages may take
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Whether weights, and whether keys and values, have 8 bits."""
+
+    weights: bool
+    cache: bool
 
 
 def candidates(part: str, rows: int, fp8: bool) -> Iterator[Any]:
@@ -97,14 +105,15 @@ def altered(plan: Plan, part: str, cut: Any) -> Plan:
 class Bench:
     """A model whose step is run by any plan."""
 
-    def __init__(self, rows: int, fp8: bool, layers: int | None = None) -> None:
+    def __init__(self, rows: int, kinds: Kinds, layers: int | None = None) -> None:
         checkpoint = dummy_checkpoint("orpheus-3b")
         shape = replace(checkpoint.shape, layers=layers or checkpoint.shape.layers)
-        weights = random_weights(shape, checkpoint.layout, DEVICE, torch.bfloat16, seed=0, fp8=fp8)
+        weights = random_weights(shape, checkpoint.layout, DEVICE, torch.bfloat16, seed=0, fp8=kinds.weights)
         self.rows = rows
-        self.model = GraphLlama(shape, weights, checkpoint.layout, rows, CONTEXT + 64)
-        for cache in (self.model.keys, self.model.values):
-            cache.normal_()
+        kept = torch.float8_e4m3fn if kinds.cache else None
+        self.model = GraphLlama(shape, weights, checkpoint.layout, rows, CONTEXT + 64, kv_dtype=kept)
+        for layer in (*self.model.keys, *self.model.values):
+            layer.copy_(torch.randn(layer.shape, device=DEVICE))
         for slot in range(rows):
             self.model.state.start(slot, self.model.layout.first_audio, CONTEXT, Sampling(0.6, 0.9, 0, 1.1, 0, slot))
 
@@ -144,14 +153,14 @@ class Bench:
         return statistics.median(taken[3:])
 
 
-def compile_part(part: int, of: int, names: list[str], rows: list[int], fp8: bool) -> None:
+def compile_part(part: int, of: int, names: list[str], rows: list[int], kinds: Kinds) -> None:
     """Runs every `of`-th candidate once, so that its kernels are in the cache of compiled kernels."""
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the process
     for count in rows:
-        bench = Bench(count, fp8, layers=1)
+        bench = Bench(count, kinds, layers=1)
         plan = bench.model.step.plan(count)
         for name in names:
-            for cut in list(dict.fromkeys(candidates(name, count, fp8)))[part::of]:
+            for cut in list(dict.fromkeys(candidates(name, count, kinds.weights)))[part::of]:
                 try:
                     bench.take(altered(plan, name, cut))
                     bench.steps()
@@ -162,15 +171,15 @@ def compile_part(part: int, of: int, names: list[str], rows: list[int], fp8: boo
 class Search:
     """The best plan so far for one number of rows."""
 
-    def __init__(self, rows: int, seconds: float, fp8: bool) -> None:
-        self.bench, self.fp8, self.until = Bench(rows, fp8), fp8, time.monotonic() + seconds
+    def __init__(self, rows: int, seconds: float, kinds: Kinds) -> None:
+        self.bench, self.kinds, self.until = Bench(rows, kinds), kinds, time.monotonic() + seconds
         self.plan = self.bench.model.step.plan(rows)
         self.first = self.best = self.bench.milliseconds(self.plan)
         print(f"{rows} rows: {self.first:.4f} ms as it is", flush=True)
 
     def part(self, name: str) -> None:
         """The best of all cuts of a part, then of its refinements."""
-        shapes = self._timed(name, candidates(name, self.bench.rows, self.fp8))
+        shapes = self._timed(name, candidates(name, self.bench.rows, self.kinds.weights))
         for _, cut in shapes[:2]:
             self._keep_better(name, [*self._timed(name, refined(name, cut)), *shapes][:3])
 
@@ -195,9 +204,9 @@ class Search:
                 self.plan, self.best = plan, again
 
 
-def search(rows: int, names: list[str], seconds: float, fp8: bool) -> dict[str, Any]:
+def search(rows: int, names: list[str], seconds: float, kinds: Kinds) -> dict[str, Any]:
     """Part after part, twice, while there is time."""
-    found = Search(rows, seconds, fp8)
+    found = Search(rows, seconds, kinds)
     for name in names * 2:
         found.part(name)
     print(f"{rows} rows: {found.first:.4f} -> {found.best:.4f} ms\n  {found.plan}", flush=True)
@@ -210,13 +219,14 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--seconds", type=float, default=120, help="for each number of rows, compiling not counted")
     parser.add_argument("--quantization", default="none", choices=QUANTIZATIONS)
+    parser.add_argument("--kv-dtype", default="auto", choices=KV_DTYPES)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    fp8 = args.quantization == "fp8"
+    kinds = Kinds(args.quantization == "fp8", args.kv_dtype == "fp8")
     context = multiprocessing.get_context("spawn")
     began = time.perf_counter()
     workers = [
-        context.Process(target=compile_part, args=(i, args.processes, args.parts, args.rows, fp8))
+        context.Process(target=compile_part, args=(i, args.processes, args.parts, args.rows, kinds))
         for i in range(args.processes)
     ]
     for worker in workers:
@@ -224,8 +234,8 @@ def main() -> None:
     for worker in workers:
         worker.join()
     print(f"compiled in {time.perf_counter() - began:.0f} s", flush=True)
-    found = [search(rows, args.parts, args.seconds, fp8) for rows in args.rows]
-    setting = {"commit": commit(), "quantization": args.quantization, "device": torch.cuda.get_device_name()}
+    found = [search(rows, args.parts, args.seconds, kinds) for rows in args.rows]
+    setting = {"commit": commit(), "device": torch.cuda.get_device_name(), **vars(kinds)}
     print(json.dumps({**setting, "plans": found}))
 
 

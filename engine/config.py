@@ -15,6 +15,7 @@ _LISTED: Final = re.compile(r"(?P<cpu>cpu)|(cuda:)?(?P<index>\d+)")
 DTYPES: Final = ("auto", "float32", "bfloat16")
 LOAD_FORMATS: Final = ("auto", "dummy")
 QUANTIZATIONS: Final = ("none", "fp8")
+KV_DTYPES: Final = ("auto", "fp8")
 CODEC_DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
 CPU_KERNELS: Final = ("auto", "native", "torch")
 GPU_KERNELS: Final = ("auto", "triton", "torch")
@@ -28,6 +29,7 @@ class EngineConfig:
     `model` and `codec` are hub ids, local folders, or (with `load_format="dummy"`) names of known shapes.
     `model=None` takes the bundled demo voice; `codec=None` takes the codec that belongs to the model.
     `quantization`: fp8 keeps the layers' matrices in 8 bits (half of the memory and traffic of bfloat16).
+    `kv_dtype`: fp8 keeps keys and values in 8 bits, so that twice as many streams or tokens fit.
     `codec_dtype` is the codec's arithmetic on a GPU: auto is float16 if that is not heard. On the CPU it is float32.
     `devices` is auto (every CUDA device) or a list such as "0,1": an engine process on each, and requests go to the
     least loaded. `max_concurrency` and `max_queue` are those of one device.
@@ -47,6 +49,7 @@ class EngineConfig:
     devices: str | None = None
     dtype: str = "auto"
     quantization: str = "none"
+    kv_dtype: str = "auto"
     codec_dtype: str = "auto"
     load_format: str = "auto"
     max_concurrency: int = 16
@@ -71,6 +74,7 @@ class EngineConfig:
             raise ConfigError("devices", f"{self.devices!r} is not auto, nor a list of GPUs (0,1) or of CPUs (cpu,cpu)")
         _choice("dtype", self.dtype, DTYPES)
         _choice("quantization", self.quantization, QUANTIZATIONS)
+        _choice("kv_dtype", self.kv_dtype, KV_DTYPES)
         _choice("codec_dtype", self.codec_dtype, CODEC_DTYPES)
         _choice("load_format", self.load_format, LOAD_FORMATS)
         _choice("cpu_kernel", self.cpu_kernel, CPU_KERNELS)

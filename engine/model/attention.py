@@ -17,13 +17,19 @@ def decode_attention(
 
     `length` bounds every row's position + 1, so that only that much of the cache is read.
     """
-    k = keys[slots, :, :length]
-    v = values[slots, :, :length]
+    k, v = (_cached(cache, slots, length, query.dtype) for cache in (keys, values))
     visible = torch.arange(length, device=query.device)[None] <= positions[:, None]
     # The heads that share keys stand where a longer query's tokens would: nothing is repeated for them.
     grouped = query.unflatten(1, (keys.shape[1], -1))
     out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=visible[:, None, None])
     return out.reshape(query.shape[0], -1)
+
+
+def _cached(cache: Tensor, slots: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    if cache.dtype == dtype:
+        return cache[slots, :, :length]
+    # torch does not gather 8-bit numbers everywhere, but bytes.
+    return cache.view(torch.uint8)[slots, :, :length].view(cache.dtype).to(dtype)
 
 
 def prefill_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -49,6 +49,11 @@ class Fp8Matrix:
         return self.values.to(dtype) * self.scale[:, None].to(dtype)
 
 
+def saturated(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` as `dtype`; what 8 bits cannot hold becomes their largest value."""
+    return x.clamp(-LARGEST, LARGEST).to(dtype) if dtype == torch.float8_e4m3fn else x.to(dtype)
+
+
 Matrix = Tensor | Fp8Matrix
 """A weight as a layer holds it."""
 

@@ -6,7 +6,7 @@ library matrix products with kernels between them. Equal to engine.model.llama.T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -118,11 +118,16 @@ SOME_FP8 = Plan(
     Attention(),
 )
 PLANS_FP8 = (ONE_FP8, FEW_FP8, SOME_FP8, MANY)
+# Keys and values of 8 bits: a block takes registers for the wider numbers too, so more warps share it.
+CUTS_FP8 = (ONE.attention, FEW.attention, Attention(warps=8), Attention(warps=8))
 
 
-def plans_of(weights: LlamaWeights) -> tuple[Plan, ...]:
-    """The plans for weights of this kind, for ever more rows."""
-    return PLANS_FP8 if weights.quantised else PLANS
+def plans_of(weights: LlamaWeights, keys: Tensor) -> tuple[Plan, ...]:
+    """The plans for weights and keys of these kinds, for ever more rows."""
+    plans = PLANS_FP8 if weights.quantised else PLANS
+    if keys.dtype != torch.float8_e4m3fn:
+        return plans
+    return tuple(replace(plan, attention=cut) for plan, cut in zip(plans, CUTS_FP8, strict=True))
 
 
 class FusedStep:
@@ -192,8 +197,7 @@ class FusedStep:
         eps = self.shape.eps
         for i, layer in enumerate(self.weights.layers):
             project(x, layer, eps, qkv, self.early)
-            attended = self._attend(i, count, plan.attention)
-            finish(x, attended, layer, eps, self.early)
+            finish(x, self._attend(i, count, plan.attention), layer, eps, self.early)
         rms_norm(x, self.weights.norm, eps, normed, early=self.early)
         wide = {} if normed.dtype == torch.float32 else {"out_dtype": torch.float32}
         return torch.mm(normed, self.weights.head[k].t(), **wide, out=logits)

@@ -38,25 +38,26 @@ class GraphLlama:
 
     def __init__(
         self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int,
-        invariant: bool = False, attention: str = "auto",
+        invariant: bool = False, attention: str = "auto", kv_dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         """`invariant`: all batches run by one plan, so that a stream's bits never depend on how many others there are.
 
-        `attention`: auto, triton, flash or sdpa. ConfigError when there are more slots than a plan of fixed cuts has
-        rows, or when that attention cannot be had.
+        `attention`: auto, triton, flash or sdpa. `kv_dtype`: that of keys and values, the arithmetic's unless it is
+        float8_e4m3fn. ConfigError when there are more slots than a plan of fixed cuts has rows, or when that attention
+        cannot be had.
         """
         self.shape, self.weights, self.layout, self.context = shape, weights, layout, context
         device, dtype = weights.embed.device, weights.embed.dtype
         cache = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
-        self.keys = torch.zeros(cache, dtype=dtype, device=device)
-        self.values = torch.zeros(cache, dtype=dtype, device=device)
+        self.keys = torch.zeros(cache, dtype=kv_dtype or dtype, device=device)
+        self.values = torch.zeros(cache, dtype=kv_dtype or dtype, device=device)
         backend = attention_backend(attention, self.keys, dtype, invariant)
         self.attention = backend.name
         cos, sin = rope_tables(shape.rope, shape.head_dim, context, device)
         self.state = SlotState(slots, device)
         self.batches = _batches(slots)
         early = torch.cuda.get_device_capability(device) >= (9, 0)
-        plans = plans_of(weights)
+        plans = plans_of(weights, self.keys)
         if invariant:
             plans = (_fixed_plan(plans, self.batches[-1]),)
         self.step = FusedStep(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.model.attention import decode_attention, prefill_attention
-from engine.model.fp8 import Matrix, plain
+from engine.model.fp8 import Matrix, plain, saturated
 from engine.model.rope import rope_tables
 from engine.model.sampler import sample
 from engine.model.slots import SlotState
@@ -26,12 +26,16 @@ class TorchLlama:
     attention = "sdpa"
     prefill_piece = None  # prompts are short: a whole one is a single pass
 
-    def __init__(self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int) -> None:
+    def __init__(
+        self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int,
+        kv_dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        """`kv_dtype`: that of keys and values, the arithmetic's unless it is float8_e4m3fn."""
         self.shape, self.weights, self.layout, self.context = shape, weights, layout, context
         device, dtype = weights.embed.device, weights.embed.dtype
         cache = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
-        self.keys = torch.zeros(cache, dtype=dtype, device=device)
-        self.values = torch.zeros(cache, dtype=dtype, device=device)
+        self.keys = torch.zeros(cache, dtype=kv_dtype or dtype, device=device)
+        self.values = torch.zeros(cache, dtype=kv_dtype or dtype, device=device)
         self.cos, self.sin = rope_tables(shape.rope, shape.head_dim, context, device)
         self.state = SlotState(slots, device)
 
@@ -43,8 +47,8 @@ class TorchLlama:
         cos, sin = self.cos[:count, None], self.sin[:count, None]
         for i, layer in enumerate(self.weights.layers):
             q, k, v = self._project(layer, x, cos, sin)
-            self.keys[i, slot, :, :count] = k.transpose(0, 1)
-            self.values[i, slot, :, :count] = v.transpose(0, 1)
+            for cache, new in ((self.keys, k), (self.values, v)):
+                cache[i, slot, :, :count] = saturated(new, cache.dtype).transpose(0, 1)
             heads = (t.transpose(0, 1)[None] for t in (q, k, v))
             x = self._finish(layer, x, prefill_attention(*heads)[0])
         return self._norm(x, self.weights.norm)
@@ -56,8 +60,8 @@ class TorchLlama:
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
         for i, layer in enumerate(self.weights.layers):
             q, k, v = self._project(layer, x, cos, sin)
-            self.keys[i, slots, :, positions] = k
-            self.values[i, slots, :, positions] = v
+            for cache, new in ((self.keys, k), (self.values, v)):
+                _put(cache[i], slots, positions, saturated(new, cache.dtype))
             attended = decode_attention(q, self.keys[i], self.values[i], slots, positions, length)
             x = self._finish(layer, x, attended)
         return self._norm(x, self.weights.norm)
@@ -109,6 +113,13 @@ class TorchLlama:
 
 def _product(x: Tensor, matrix: Matrix) -> Tensor:
     return F.linear(x, plain(matrix, x.dtype))
+
+
+def _put(cache: Tensor, slots: Tensor, positions: Tensor, new: Tensor) -> None:
+    if new.dtype.itemsize == 1:
+        # torch does not scatter 8-bit numbers everywhere, but bytes.
+        cache, new = cache.view(torch.uint8), new.view(torch.uint8)
+    cache[slots, :, positions] = new
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

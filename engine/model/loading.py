@@ -92,27 +92,28 @@ def models_of(
             reason = str(error)
     if config.cpu_kernel == "native":
         raise ConfigError("cpu_kernel", f"the native kernel cannot be used: {reason}")
-    graphs = _graphs(config, shape, device)
-    if not graphs:
-        # Plain torch: on the CPU in float32, and with the numbers of quantised weights, not their speed.
-        weights = weights.to(torch.float32 if device.type == "cpu" else weights.embed.dtype)
     if device.type == "cuda":
         with fitting(device):
-            return *_on_card(config, checkpoint, weights, graphs, layers, tables, context, progress), name
-    llama = TorchLlama(shape, weights, layout, slots, context)
+            return *_on_card(config, checkpoint, weights, layers, tables, context, progress), name
+    _graphs(config, shape, device)  # says what only a GPU can do
+    llama = TorchLlama(shape, weights.to(torch.float32), layout, slots, context, _kv_dtype(config, torch.float32))
     return llama, TorchSnac(layers, tables, slots, device, torch.float32), name
 
 
 def _on_card(
-    config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, graphs: Any, layers: list[SnacLayer],
+    config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, layers: list[SnacLayer],
     tables: list[Tensor], context: int, progress: Progress,
 ) -> tuple[Any, Any]:  # fmt: skip
     """The language model and the codec on CUDA, after a look at whether their slots fit."""
     slots, device = config.max_concurrency, weights.embed.device
     shape, layout = checkpoint.shape, checkpoint.layout
+    graphs = _graphs(config, shape, device)
+    if not graphs:
+        weights = weights.to(weights.embed.dtype)  # the numbers of quantised weights, not their speed
+    kv_dtype = _kv_dtype(config, weights.embed.dtype)
     # "auto" may come to float32.
     kept = getattr(torch, config.codec_dtype) if config.codec_dtype != "auto" else torch.float32
-    slot = Slot(slot_bytes(shape, 1, weights.embed.dtype), context, codec_bytes(layers, kept))
+    slot = Slot(slot_bytes(shape, 1, kv_dtype), context, codec_bytes(layers, kept))
     progress(check_room(slots, slot, _card(device, config.memory_share)), 0.65)
     if config.gpu_kernel != "torch":
         keep_kernels(config.cache_folder)
@@ -120,9 +121,9 @@ def _on_card(
     else:
         decoder = TorchSnac(layers, tables, slots, device, torch.float32)
     if graphs:
-        model = graphs(shape, weights, layout, slots, context, config.batch_invariant, config.attention)
-        return model, decoder
-    return TorchLlama(shape, weights, layout, slots, context), decoder
+        invariant, attention = config.batch_invariant, config.attention
+        return graphs(shape, weights, layout, slots, context, invariant, attention, kv_dtype), decoder
+    return TorchLlama(shape, weights, layout, slots, context, kv_dtype), decoder
 
 
 def counted(progress: Progress, what: str, first: float, last: float) -> Callable[[int, int], None]:
@@ -162,10 +163,15 @@ def _card(device: torch.device, share: float) -> Card:
     return Card(device_name(device), total, free, torch.cuda.memory_allocated(device), share)
 
 
+def _kv_dtype(config: EngineConfig, arithmetic: torch.dtype) -> torch.dtype:
+    return torch.float8_e4m3fn if config.kv_dtype == "fp8" else arithmetic
+
+
 def _graphs(config: EngineConfig, shape: LlamaShape, device: torch.device) -> Any:
     """The model of Triton kernels and CUDA graphs where it can run, else None."""
     reason = "the device is not a GPU" if device.type != "cuda" else _no_triton(config, shape)
     if reason is None:
+        _check_fp8(config, device)
         from engine.model.graphs import GraphLlama
 
         return GraphLlama
@@ -176,14 +182,22 @@ def _graphs(config: EngineConfig, shape: LlamaShape, device: torch.device) -> An
     return None
 
 
+def _check_fp8(config: EngineConfig, device: torch.device) -> None:
+    """ConfigError when the kernels would need numbers of 8 bits that the device has not."""
+    asked = [name for name in ("quantization", "kv_dtype") if getattr(config, name) == "fp8"]
+    if asked and torch.cuda.get_device_capability(device) < (8, 9):
+        raise ConfigError(
+            asked[0],
+            f"{device_name(device)} has no fp8: it needs a GPU of compute capability 8.9 (Ada, Hopper) or more",
+        )
+
+
 def _no_triton(config: EngineConfig, shape: LlamaShape) -> str | None:
     """Why the Triton kernels are not to be used, or None."""
     if config.gpu_kernel == "torch":
         return "gpu_kernel is torch"
     if find_spec("triton") is None:
         return "triton is not installed"
-    if config.quantization == "fp8" and torch.cuda.get_device_capability() < (8, 9):
-        return "the card has no 8-bit floating point"
     # Here, because Triton is not on every machine.
     from engine.model.graphs import supports as fits
 
@@ -198,6 +212,8 @@ def _no_native(config: EngineConfig, device: torch.device, fits: bool) -> str | 
         return "cpu_kernel is torch"
     if config.attention != "auto":
         return f"attention is {config.attention}, and theirs is their own"
+    if config.kv_dtype != "auto":
+        return f"kv_dtype is {config.kv_dtype}, and they keep keys and values in float32"
     return None if fits else "the model's dimensions do not fit the kernel's vectors"
 
 

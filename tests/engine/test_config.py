@@ -31,6 +31,7 @@ from engine import ConfigError, EngineConfig, EngineError, InvalidRequest, Sampl
         ("devices", "cpu,0"),
         ("dtype", "float16"),
         ("quantization", "int8"),
+        ("kv_dtype", "bfloat16"),
         ("codec_dtype", "int8"),
         ("load_format", "pickle"),
         ("cpu_kernel", "fast"),

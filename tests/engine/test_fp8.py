@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import EngineConfig
+from engine import ConfigError, EngineConfig
 from engine.model.checkpoint import dummy_checkpoint
-from engine.model.fp8 import LARGEST, Fp8Matrix
+from engine.model.fp8 import LARGEST, Fp8Matrix, saturated
+from engine.model.llama import TorchLlama
 from engine.model.runner import ModelRunner
 from engine.model.weights import LlamaWeights, load_weights, random_weights
 from tests.engine.language import CPU, Voice, converse, load, sampling
@@ -111,3 +112,36 @@ def test_the_cpu_speaks_with_the_quantised_numbers(
     assert heard == converse(loaded.plain(), [Voice(ids, sampling(seed=3), frames=4)])
     loaded.weights = weights[0]
     assert heard != converse(loaded.plain(), [Voice(ids, sampling(seed=3), frames=4)])
+
+
+def test_keys_and_values_of_8_bits_on_the_cpu(tiny_model: Path) -> None:
+    loaded = load(tiny_model)
+    shape, layout = loaded.checkpoint.shape, loaded.checkpoint.layout
+    ids = loaded.ids("Eight bits.")
+    exact = loaded.plain()
+    small = TorchLlama(shape, loaded.weights, layout, 1, exact.context, torch.float8_e4m3fn)
+    for model in (exact, small):
+        model.prefill(0, ids)
+    for mine, theirs in ((small.keys, exact.keys), (small.values, exact.values)):
+        # A prompt attends to itself before anything is rounded.
+        assert torch.equal(mine.float(), theirs.to(torch.float8_e4m3fn).float())
+    tokens, slot, position = (torch.tensor([value]) for value in (ids[-1], 0, len(ids)))
+    hidden = [model.step(tokens, slot, position, len(ids) + 1) for model in (exact, small)]
+    error = (hidden[1] - hidden[0]).norm() / hidden[0].norm()
+    assert 0 < error < 0.15
+    new = saturated(exact.values[0, 0, :, len(ids)], torch.float8_e4m3fn)
+    assert torch.equal(small.values[0, 0, :, len(ids)].float(), new.float())
+
+
+def test_what_8_bits_cannot_hold_becomes_their_largest() -> None:
+    huge = torch.tensor([1e4, -465.0, 448.0, 1.0])
+    assert saturated(huge, torch.float8_e4m3fn).float().tolist() == [448.0, -448.0, 448.0, 1.0]
+    assert torch.equal(saturated(huge, torch.float32), huge)
+
+
+def test_the_cpu_keeps_8_bits_in_torch_alone(engine_config: Callable[..., EngineConfig]) -> None:
+    runner = ModelRunner(engine_config(kv_dtype="fp8"))
+    assert runner.info.kernel == "torch"
+    assert runner.model.keys.dtype == torch.float8_e4m3fn
+    with pytest.raises(ConfigError, match="kv_dtype is fp8"):
+        ModelRunner(engine_config(kv_dtype="fp8", cpu_kernel="native"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,12 +47,16 @@ def weights_of(loaded: Loaded, dtype: torch.dtype, fp8: bool = False) -> LlamaWe
 
 @pytest.fixture(scope="module")
 def build(loaded: Loaded) -> Models:
-    """`build(slots, dtype, kind, fp8, invariant)`: a model on the GPU."""
+    """`build(slots, dtype, kind, fp8, **options)`: a model on the GPU."""
     kinds = itertools.product((torch.float32, torch.bfloat16), (False, True))
     weights = {(dtype, fp8): weights_of(loaded, dtype, fp8) for dtype, fp8 in kinds}
 
     def model(
-        slots: int = 1, dtype: torch.dtype = torch.float32, kind: type = GraphLlama, fp8: bool = False, **options: bool
+        slots: int = 1,
+        dtype: torch.dtype = torch.float32,
+        kind: type = GraphLlama,
+        fp8: bool = False,
+        **options: Any,
     ) -> GraphLlama:
         return kind(loaded.checkpoint.shape, weights[dtype, fp8], loaded.checkpoint.layout, slots, CONTEXT, **options)
 
@@ -133,6 +138,34 @@ def test_a_stream_is_the_same_alone_and_in_a_batch(loaded: Loaded, build: Models
         assert converse(model, [Voice(texts[i], sampling(seed=i), slot=2)]) == [batch[i]]
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-3), (torch.bfloat16, 6e-2)], ids=str)
+@pytest.mark.parametrize("count", [1, 16, 64, 70])
+def test_keys_and_values_of_8_bits(
+    loaded: Loaded, build: Models, dtype: torch.dtype, tolerance: float, count: int
+) -> None:
+    kept = {"kv_dtype": torch.float8_e4m3fn}
+    model, plain = (build(80, dtype, kind, **kept) for kind in (GraphLlama, TorchLlama))
+    assert model.keys.itemsize == plain.keys.itemsize == 1
+    streams = min(count, 5)
+    started(plain, loaded, streams)
+    started(model, loaded, streams)
+    for mine, theirs in ((model.keys, plain.keys), (model.values, plain.values)):
+        # A number between two of 8 bits may fall to either side.
+        assert (mine[:, :streams].float() - theirs[:, :streams].float()).norm() < 0.04 * theirs.float().norm()
+        mine.copy_(theirs)
+    rows = torch.arange(streams, device=DEVICE)
+    hidden = plain.step(plain.state.token[rows], rows, plain.state.position[rows], CONTEXT)
+    expected = F.linear(hidden, plain.weights.head[0]).float()
+    error = (first_logits(model, streams, count) - expected).norm() / expected.norm()
+    assert error < tolerance
+
+
+def test_a_prompt_that_pads_another_leaves_keys_of_8_bits_alone(loaded: Loaded, build: Models) -> None:
+    model = build(3, torch.bfloat16, kv_dtype=torch.float8_e4m3fn)
+    model.prefill(1, loaded.ids("Alone."))
+    assert not model.keys[:, [0, 2]].float().any()
+
+
 def test_more_streams_than_fixed_cuts_allow_are_refused(build: Models) -> None:
     with pytest.raises(ConfigError, match="batch_invariant"):
         build(65, invariant=True)
@@ -198,6 +231,8 @@ def test_the_runner_takes_the_kernels(engine_config: Callable[..., EngineConfig]
     assert (runner.info.kernel, runner.ahead) == ("triton", 1)
     runner = ModelRunner(engine_config(device=str(DEVICE), quantization="fp8"))
     assert runner.model.weights.quantised
+    runner = ModelRunner(engine_config(device=str(DEVICE), quantization="fp8", kv_dtype="fp8"))
+    assert runner.model.keys.dtype == torch.float8_e4m3fn
     runner = ModelRunner(engine_config(device=str(DEVICE), gpu_kernel="torch", quantization="fp8"))
     assert not runner.model.weights.quantised
     runner = ModelRunner(engine_config(device=str(DEVICE), gpu_kernel="torch"))

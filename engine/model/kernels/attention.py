@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.model.fp8 import saturated
+from engine.model.kernels.cast import cast
 from engine.model.kernels.chain import begin, wait
 from engine.model.kernels.linear import Scratch
 
@@ -26,7 +28,8 @@ def attend(
 ) -> None:  # fmt: skip
     """out [M, heads * D] for qkv [M, (heads + 2 kv_heads) * D] of the slots `rows` [M]; -1: no stream.
 
-    keys, values [slots, kv_heads, context, D] of one layer; positions [slots]; cos, sin float32 [context, D / 2].
+    keys, values [slots, kv_heads, context, D] of one layer, of qkv's type or float8_e4m3fn; positions [slots]; cos, sin
+    float32 [context, D / 2].
     """
     _, kv_heads, context, dim = keys.shape
     group = out.shape[1] // (kv_heads * dim)
@@ -56,10 +59,11 @@ def attend_reference(
         at = int(positions[slot])
         parts = qkv[i].view(-1, dim)
         turned = _turned(parts[: heads + kv_heads], cos[at], sin[at])
-        keys[slot, :, at], values[slot, :, at] = turned[heads:], parts[heads + kv_heads :]
-        k, v = (t[slot, :, : at + 1].repeat_interleave(heads // kv_heads, 0) for t in (keys, values))
-        weights = (torch.einsum("hd,htd->ht", turned[:heads].float(), k.float()) / math.sqrt(dim)).softmax(-1)
-        out[i] = torch.einsum("ht,htd->hd", weights, v.float()).flatten().to(out.dtype)
+        for cache, new in ((keys, turned[heads:]), (values, parts[heads + kv_heads :])):
+            cache[slot, :, at] = saturated(new, cache.dtype)
+        k, v = (t[slot, :, : at + 1].float().repeat_interleave(heads // kv_heads, 0) for t in (keys, values))
+        weights = (torch.einsum("hd,htd->ht", turned[:heads].float(), k) / math.sqrt(dim)).softmax(-1)
+        out[i] = torch.einsum("ht,htd->hd", weights, v).flatten().to(out.dtype)
     return out
 
 
@@ -112,6 +116,9 @@ def _attend(
     wait(EARLY)
     token = qkv + row.to(tl.int64) * ((GROUP + 2) * KV * D)
     q = _rotated(token + (kv_head * GROUP + r)[:, None] * D, d, cos, sin, position, (r < GROUP)[:, None], D)
+    if (keys.dtype.element_ty == tl.float8e4nv) and (q.dtype == tl.bfloat16):
+        # Every number of 8 bits is one of float16, and the way there is short; weights are at most 1.
+        q = tl.clamp(q.to(tl.float32), -65504.0, 65504.0).to(tl.float16)
     best = tl.full((PAD,), float("-inf"), dtype=tl.float32)
     mass = tl.zeros((PAD,), dtype=tl.float32)
     mixed = tl.zeros((PAD, D), dtype=tl.float32)
@@ -151,8 +158,8 @@ def _attend(
 def _kept(at_key, at_value, to_key, to_value, d, cos, sin, position, D: tl.constexpr):
     """The new token's key [1, D], turned, and value [D], after writing them into the cache."""
     one = tl.arange(0, 1)[:, None]
-    key = _rotated(at_key + one, d, cos, sin, position, one == 0, D)
-    value = tl.load(at_value + d)
+    key = cast(_rotated(at_key + one, d, cos, sin, position, one == 0, D), to_key.dtype.element_ty)
+    value = cast(tl.load(at_value + d), to_value.dtype.element_ty)
     tl.store(to_key[None, :], key)
     tl.store(to_value, value)
     return key, value
@@ -161,12 +168,12 @@ def _kept(at_key, at_value, to_key, to_value, d, cos, sin, position, D: tl.const
 @triton.jit
 def _attended(q, k, v, inside, scale, best, mass, mixed):
     """The running maximum, weight and mix of values after one more block of keys."""
-    score = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    score = tl.dot(q, tl.trans(cast(k, q.dtype)), input_precision="ieee") * scale
     score = tl.where(inside[None, :], score, float("-inf"))
     better = tl.maximum(best, tl.max(score, 1))
     shrink = tl.exp2(best - better)
     weights = tl.exp2(score - better[:, None])
-    mixed = tl.dot(weights.to(v.dtype), v, mixed * shrink[:, None], input_precision="ieee")
+    mixed = tl.dot(weights.to(q.dtype), cast(v, q.dtype), mixed * shrink[:, None], input_precision="ieee")
     return better, mass * shrink + tl.sum(weights, 1), mixed
 
 

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.model.fp8 import Fp8Matrix, Matrix, plain
+from engine.model.kernels.cast import cast
 from engine.model.kernels.chain import begin, begin_if, prefetch, waited
 from engine.model.kernels.single import single
 
@@ -255,20 +256,11 @@ def _product(
         following = tl.load(at_x + after, mask=in_rows & (after + k < SHARE)[None, :], other=0.0)
         if LEAD > 0:
             begin_if(turn == (TURNS - LEAD + 1 if TURNS > LEAD else 1), EARLY)
-        total = tl.dot(a, tl.trans(_as(w, a.dtype)), total, input_precision="ieee")
+        total = tl.dot(a, tl.trans(cast(w, a.dtype)), total, input_precision="ieee")
         if GATED:
-            second = tl.dot(a, tl.trans(_as(u, a.dtype)), second, input_precision="ieee")
+            second = tl.dot(a, tl.trans(cast(u, a.dtype)), second, input_precision="ieee")
         a = following
     return total, second
-
-
-@triton.jit
-def _as(w, kind: tl.constexpr):
-    """A tile of weights in the type of what it is multiplied with."""
-    if w.dtype == tl.float8e4nv:
-        # By way of float32: from 8 bits straight to bf16 is an instruction a weight at a quarter of the speed.
-        w = w.to(tl.float32).to(kind)
-    return w
 
 
 @triton.jit

@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.model.kernels.cast import cast
+
 
 def turn_and_keep(qkv: Tensor, keys: Tensor, values: Tensor, slots: Tensor, cos: Tensor, sin: Tensor) -> None:
     """qkv [P * T, (heads + 2 kv_heads) * D], prompt after prompt: queries and keys are turned in place.
@@ -31,11 +33,12 @@ def _turn(
     h = tl.arange(0, D // 2)
     at = qkv + ((prompt * tl.num_programs(0) + t).to(tl.int64) * HEADS + head) * D + h
     a, b = tl.load(at), tl.load(at + D // 2)
+    kind = keys.dtype.element_ty
     cache = ((slot * KV + head % KV) * CONTEXT + t) * D + h
     if head >= HEADS - KV:
         cache = ((slot * KV + head - (HEADS - KV)) * CONTEXT + t) * D + h
-        tl.store(values + cache, a)
-        tl.store(values + cache + D // 2, b)
+        tl.store(values + cache, cast(a, kind))
+        tl.store(values + cache + D // 2, cast(b, kind))
     else:
         c, s = tl.load(cos + t * (D // 2) + h), tl.load(sin + t * (D // 2) + h)
         turned_a = (a.to(tl.float32) * c - b.to(tl.float32) * s).to(a.dtype)
@@ -44,5 +47,5 @@ def _turn(
         tl.store(at + D // 2, turned_b)
         if head >= HEADS - 2 * KV:
             cache = ((slot * KV + head - (HEADS - 2 * KV)) * CONTEXT + t) * D + h
-            tl.store(keys + cache, turned_a)
-            tl.store(keys + cache + D // 2, turned_b)
+            tl.store(keys + cache, cast(turned_a, kind))
+            tl.store(keys + cache + D // 2, cast(turned_b, kind))
