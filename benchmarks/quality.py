@@ -5,9 +5,9 @@
 
 The model as it is stored speaks texts with seeds; every other kind is given the same tokens, and asked at each what
 would have come next: the Kullback-Leibler divergence of its distribution over the slot's legal codes from the stored
-model's, in nats, before temperature; how often the likeliest code is the same; and how often the seeded draw is, with the
-model's usual sampling. On the CPU in float32 arithmetic, on CUDA in the engine's own kernels, and there `again` is the
-stored model in plain torch: what rounding alone does. A table for people; the last line is one JSON document.
+model's, in nats, before temperature; how often the likeliest code is the same; and how often the seeded draw is, with
+the model's usual sampling. On the CPU the arithmetic is float32; on CUDA the engine's own kernels compute, and `again`
+is the stored model in plain torch: what rounding alone does. A table for people; the last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def compare(
     rows, live = forced[""].slots, torch.ones(len(streams), dtype=torch.bool, device=device)
     tokens = torch.tensor([ids[-1] for ids, _ in streams], device=device)
     positions = torch.tensor([len(ids) - 1 for ids, _ in streams], device=device)
-    # A stream that speaks for itself keeps its state apart: the kernels write theirs.
+    # Only `stored`'s state knows what was said; the kernels write no more than tokens and positions into theirs.
     for frame in range(frames):
         for k in range(FRAME_TOKENS):
             length = int(positions.max()) + 1
