@@ -47,6 +47,12 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
+def dtype_name(config: EngineConfig, weights: LlamaWeights) -> str:
+    """The arithmetic, and what is kept in 8 bits."""
+    small = (["weights"] if config.quantization == "fp8" else []) + (["cache"] if config.kv_dtype == "fp8" else [])
+    return str(weights.embed.dtype).removeprefix("torch.") + (f", fp8 {' and '.join(small)}" if small else "")
+
+
 def open_model(config: EngineConfig) -> Checkpoint:
     """The named checkpoint, the demo voice, or a known shape without weights. CheckpointError."""
     if config.load_format == "dummy":

@@ -104,7 +104,7 @@ def test_the_cpu_speaks_with_the_quantised_numbers(
     kernel: str,
 ) -> None:
     runner = ModelRunner(engine_config(quantization="fp8", cpu_kernel=kernel))
-    assert runner.info.kernel == kernel
+    assert (runner.info.kernel, runner.info.dtype) == (kernel, "float32, fp8 weights")
     loaded = load(tiny_model)
     ids = loaded.ids("Eight bits.")
     heard = converse(runner.model, [Voice(ids, sampling(seed=3), frames=4)])

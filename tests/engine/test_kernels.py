@@ -58,10 +58,9 @@ def scratch(outputs: int, rows: int, tile: Tile) -> Scratch:
 # ---- products
 
 
-@pytest.mark.parametrize("fp8", [False, True], ids=["", "fp8"])
+@pytest.mark.parametrize(("inputs", "fp8"), [(64, False), (150, False), (150, True)])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("rows", "tile"), [(1, ONE), (1, FEW), (5, SPLIT), (70, MANY)])
-@pytest.mark.parametrize("inputs", [64, 150])
 def test_a_product(dtype: torch.dtype, rows: int, tile: Tile, inputs: int, fp8: bool) -> None:
     x, weight, out = randn(rows, inputs, dtype=dtype), matrix(100, inputs, dtype, fp8), randn(rows, 100, dtype=dtype)
     shared = scratch(100, rows, tile)
@@ -150,13 +149,12 @@ def test_rows_of_8_bits(dtype: torch.dtype) -> None:
 KV, GROUP, DIM, CONTEXT = 2, 3, 32, 96
 
 
-@pytest.mark.parametrize(
-    ("dtype", "kept"),
-    [*((dtype, None) for dtype in DTYPES), *((dtype, torch.float8_e4m3fn) for dtype in (*DTYPES, torch.float16))],
-    ids=str,
-)
-@pytest.mark.parametrize(("splits", "block"), [(1, 16), (4, 16), (8, 32)])
-def test_attention(dtype: torch.dtype, splits: int, block: int, kept: torch.dtype | None) -> None:
+ATTENTION = [(dtype, None, *cut) for dtype in DTYPES for cut in ((1, 16), (4, 16), (8, 32))]
+ATTENTION += [(dtype, torch.float8_e4m3fn, 4, 16) for dtype in (*DTYPES, torch.float16)]
+
+
+@pytest.mark.parametrize(("dtype", "kept", "splits", "block"), ATTENTION, ids=str)
+def test_attention(dtype: torch.dtype, kept: torch.dtype | None, splits: int, block: int) -> None:
     qkv = randn(4, (KV * GROUP + 2 * KV) * DIM, dtype=dtype)
     keys, values = (randn(5, KV, CONTEXT, DIM, dtype=dtype).to(kept or dtype) for _ in range(2))
     cos, sin = randn(CONTEXT, DIM // 2), randn(CONTEXT, DIM // 2)
