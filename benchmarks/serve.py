@@ -204,7 +204,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--capacity", action="store_true", help="--seconds 10 --duration 20; ends at 1 %% underrunning")
     parser.add_argument("--texts", nargs="+", choices=list(TEXTS), default=list(TEXTS))
     parser.add_argument("--seconds", type=float, help="utterances of this length instead, by max_tokens")
-    parser.add_argument("--voices", nargs="+", default=["tara", "leo"])
+    parser.add_argument("--voices", nargs="+", default=["alloy", "echo"], help="OpenAI's names fit any model")
     parser.add_argument("--library", action="store_true", help="a single stream through httpx, too")
     parser.add_argument("--processes", type=int, help="of clients [default: one for each four cores, at most 8]")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds that a request may take")
