@@ -9,13 +9,16 @@ VOICE ?= tara
 OUT ?= speech.wav
 ARGS ?=
 
-.PHONY: serve speak test test-page test-clients fuzz check format clean
+.PHONY: serve speak bench test test-page test-clients fuzz check format clean
 
 serve: $(VENV)/.runtime
 	$(BIN)/lyre serve $(ARGS)
 
 speak: $(VENV)/.runtime
 	$(BIN)/lyre speak "$(TEXT)" --voice $(VOICE) -o $(OUT) $(ARGS)
+
+bench: $(VENV)/.runtime
+	$(BIN)/lyre bench $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)

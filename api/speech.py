@@ -56,7 +56,7 @@ async def create_speech(request: Request[Any, Any, Any], context: NamedDependenc
         chunks = aiter(stream)
         first = await _first_or_shutdown(_first_chunk(chunks, context.settings.first_chunk_timeout), request)
         trace.ttfa = trace.elapsed
-        audio = _encoded(first, chunks, encoder)
+        audio = encoded(first, chunks, encoder)
         headers = {"content-type": MEDIA_TYPES[asked.response_format], "x-accel-buffering": "no"}
         if asked.stream_format is StreamFormat.SSE:
             audio = sse.events(audio, stream)
@@ -112,7 +112,8 @@ async def _first_chunk(chunks: AsyncIterator[bytes], seconds: float) -> bytes:
     raise GenerationFailed("the model made no audio for this text")
 
 
-async def _encoded(first: bytes, chunks: AsyncIterator[bytes], encoder: AudioEncoder) -> AsyncGenerator[bytes, None]:
+async def encoded(first: bytes, chunks: AsyncIterator[bytes], encoder: AudioEncoder) -> AsyncGenerator[bytes, None]:
+    """The whole answer in its format; one part, which may be empty, for each chunk and one for the end."""
     yield await _aside(encoder, partial(encoder.encode, first))
     async for pcm in chunks:
         yield await _aside(encoder, partial(encoder.encode, pcm))

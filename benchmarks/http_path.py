@@ -43,7 +43,7 @@ def measure(
     """One row: what happens between the last stream's beginning and `duration` seconds later."""
     seconds, begin = ramp + duration + 1.0, perf_counter() + 0.2
     share = Share(
-        url=server.url, key=None, texts=(long_enough(seconds),), voices=("tara",), index=0, of=1, begin_at=begin,
+        url=server.url, key=None, texts=(long_enough(seconds),), voices=("alloy",), index=0, of=1, begin_at=begin,
         concurrency=streams, requests=streams, duration=duration, ramp=ramp, seconds=seconds, more=body(name),
     )  # fmt: skip
     future = crowd.submit(take, share)

@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-import uvloop
+try:
+    from uvloop import new_event_loop
+except ImportError:
+    # It is not there for every system; asyncio's own is slower.
+    new_event_loop = asyncio.new_event_loop
 
 from benchmarks.listening import AnswerError, Heard, LibraryServer, Server, Window
 from engine.prompt import FRAME_TOKENS
@@ -82,7 +86,7 @@ def body_of(share: Share, number: int, first_part: float = 1.0) -> dict[str, Any
 
 def take(share: Share) -> Outcome:
     """Runs a share in an event loop of its own."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_take(share))
 
 

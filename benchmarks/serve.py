@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -46,6 +47,7 @@ PACE = 15.0
 FASTEST = 25.0
 """Characters a second: a text of this many a second outlasts any utterance that max_tokens ends."""
 MOST_UNDERRUNNING = 0.01
+IDLE_SECONDS = 10.0
 LEAST_REQUESTS, REQUESTS_A_STREAM = 24, 6
 
 
@@ -171,6 +173,13 @@ def about_server(url: str, key: str | None) -> dict[str, Any]:
         raise SystemExit(f"{url} is not ready: {error}") from None
 
 
+def until_idle(url: str) -> None:
+    """Waits until the streams that the last row hung up have left the server; somebody else's may stay."""
+    end = perf_counter() + IDLE_SECONDS
+    while perf_counter() < end and httpx.get(url + "/health", timeout=20).json().get("running"):
+        time.sleep(0.1)
+
+
 def shares(args: argparse.Namespace, plain: Share) -> list[tuple[str, str, Share]]:
     """The rows to be measured: text, load, and how."""
     if args.rate:
@@ -204,7 +213,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--capacity", action="store_true", help="--seconds 10 --duration 20; ends at 1 %% underrunning")
     parser.add_argument("--texts", nargs="+", choices=list(TEXTS), default=list(TEXTS))
     parser.add_argument("--seconds", type=float, help="utterances of this length instead, by max_tokens")
-    parser.add_argument("--voices", nargs="+", default=["tara", "leo"])
+    parser.add_argument("--voices", nargs="+", default=["alloy", "echo"], help="OpenAI's names fit any model")
     parser.add_argument("--library", action="store_true", help="a single stream through httpx, too")
     parser.add_argument("--processes", type=int, help="of clients [default: one for each four cores, at most 8]")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds that a request may take")
@@ -230,6 +239,7 @@ def measure(args: argparse.Namespace, plain: Share) -> tuple[list[Row], Counter[
     rows, errors = list[Row](), Counter[str]()
     try:
         for text, load, share in shares(args, plain):
+            until_idle(args.url)
             outcome = crowd.run(share)
             rows.append(summary(text, load, outcome, args.duration))
             errors += outcome.errors

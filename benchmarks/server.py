@@ -19,6 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 LISTENS = re.compile(r"listens on (http://\S+)")
 POLL_SECONDS = 0.02
 END_SECONDS = 30.0
+PYTHON_MODULE = (sys.executable, "-P", "-m")
+"""Runs a module of ours from any folder: paths in arguments stay relative to the user's."""
+
+
+def environment_with_us() -> dict[str, str]:
+    """This process' environment, in which our packages are found."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 class ServerFailed(Exception):
@@ -32,10 +40,10 @@ class OwnServer:
         self, arguments: Sequence[str] = (), module: str = "api", environment: Mapping[str, str] | None = None
     ) -> None:
         """`arguments` of `lyre serve`; `module` has the command; `environment` is added to this process' own."""
-        self._command = [sys.executable, "-m", module, "serve", "--port", "0", *arguments]
+        self._command = [*PYTHON_MODULE, module, "serve", "--port", "0", *arguments]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         # Wide, so that no line of the log is folded.
-        self._environment = {**os.environ, "COLUMNS": "300", **(environment or {})}
+        self._environment = {**environment_with_us(), "COLUMNS": "300", **(environment or {})}
         self._stages: list[tuple[str, float]] = []
         self._ready = 0.0
         self.began = 0.0
@@ -44,7 +52,7 @@ class OwnServer:
     def __enter__(self) -> OwnServer:
         self.began = time.perf_counter()
         self._stages = [("start of the process", self.began)]
-        self._process = subprocess.Popen(self._command, cwd=ROOT, stderr=self._log, env=self._environment)
+        self._process = subprocess.Popen(self._command, stderr=self._log, env=self._environment)
         return self
 
     def __exit__(

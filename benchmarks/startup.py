@@ -34,7 +34,7 @@ def start(flags: Sequence[str], caches: Path) -> dict[str, Any]:
     with OwnServer(flags, environment={name: str(folder) for name, folder in folders.items()}) as server:
         ready = server.wait_ready()
         asked = Share(
-            url=server.url, key=None, texts=("Hello there!",), voices=("tara",), index=0, of=1,
+            url=server.url, key=None, texts=("Hello there!",), voices=("alloy",), index=0, of=1,
             begin_at=perf_counter(), requests=1, seconds=1.0,
         )  # fmt: skip
         outcome = take(asked)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from benchmarks.report import NOT_HERE, commit, machine
 from benchmarks.serve import about_server
-from benchmarks.server import ROOT, OwnServer, ServerFailed
+from benchmarks.server import PYTHON_MODULE, OwnServer, ServerFailed, environment_with_us
 
 PARTS: Final = ("decode", "codec", "prefill", "startup", "serve")
 CAPACITIES: Final = (1, 4, 16, 64, 128, 256, 320, 400, 512)
@@ -104,8 +104,9 @@ def _serve_at(url: str, plan: Plan, report: Report) -> None:
 def _run(name: str, module: str, arguments: Sequence[str], report: Report) -> None:
     """`python -m benchmarks.<module>`: its lines shown, its document kept."""
     print(f"\n== {name}", flush=True)
-    command = [sys.executable, "-u", "-m", f"benchmarks.{module}", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    command = [*PYTHON_MODULE, f"benchmarks.{module}", *arguments]
+    environment = {**environment_with_us(), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("{"):

@@ -2,6 +2,8 @@
 
 import gc
 import struct
+import threading
+from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import av
@@ -10,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from api.audio import MEDIA_TYPES, StretchedEncoder, encoder_for, wav_header
+from api.speech import encoded
 from api.stretch import TimeStretch
 from schemas.speech import ResponseFormat
 from tests.api.fake_engine import RATE, SPEECH, sine
@@ -261,3 +264,26 @@ def test_chunks_may_have_any_length(audio_format: ResponseFormat, length: int) -
     # Two frames of ADTS are too few to be recognised without a hint.
     hint = "aac" if audio_format is ResponseFormat.AAC else None
     assert len(decode(data, hint)[0]) >= length * 2
+
+
+@pytest.mark.parametrize(("audio_format", "beside"), [(ResponseFormat.MP3, True), (ResponseFormat.PCM, False)])
+async def test_slow_formats_are_encoded_beside_the_event_loop(
+    audio_format: ResponseFormat, beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, threads = encoder_for(audio_format), set[int]()
+    encode = encoder.encode
+
+    def watched(pcm: bytes) -> bytes:
+        threads.add(threading.get_ident())
+        return encode(pcm)
+
+    async def rest() -> AsyncIterator[bytes]:
+        for chunk in pieces[1:]:
+            yield chunk
+
+    pieces = chunks_of(VOICE)
+    monkeypatch.setattr(encoder, "encode", watched)
+    parts = [part async for part in encoded(pieces[0], rest(), encoder)]
+    again = encoder_for(audio_format)
+    assert b"".join(parts) == b"".join([*map(again.encode, pieces), again.flush()])
+    assert (threading.get_ident() not in threads) is beside
