@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 448.0  # of float8_e4m3fn, which has no infinity
+SMALLEST = 1e-12  # a row of zeros has a scale, too
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class Fp8Matrix:
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         """[N, K], exact in bfloat16 and float32."""
         return self.values.to(dtype) * self.scale[:, None].to(dtype)
+
+
+def rows_of_8_bits(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Values float8_e4m3fn [M, K] and scale float32 [M, 1] of rows [M, K]: each row's largest value becomes 448."""
+    scale = x.float().abs().amax(1, keepdim=True).clamp(min=SMALLEST) / LARGEST
+    return (x.float() / scale).to(torch.float8_e4m3fn), scale
 
 
 def saturated(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -95,24 +95,23 @@ class TorchLlama:
 
     def _project(self, layer: LayerWeights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         shape = self.shape
-        heads = _product(self._norm(x, layer.input_norm), layer.qkv).view(
+        heads = self._product(self._norm(x, layer.input_norm), layer.qkv).view(
             -1, shape.heads + 2 * shape.kv_heads, shape.head_dim
         )
         turned = _rotate(heads[:, : shape.heads + shape.kv_heads], cos, sin)
         return turned[:, : shape.heads], turned[:, shape.heads :], heads[:, shape.heads + shape.kv_heads :]
 
     def _finish(self, layer: LayerWeights, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + _product(attended, layer.attn_out)
-        gate, up = _product(self._norm(x, layer.post_norm), layer.gate_up).chunk(2, dim=-1)
-        return x + _product(F.silu(gate) * up, layer.down)
+        x = x + self._product(attended, layer.attn_out)
+        gate, up = self._product(self._norm(x, layer.post_norm), layer.gate_up).chunk(2, dim=-1)
+        return x + self._product(F.silu(gate) * up, layer.down)
+
+    def _product(self, x: Tensor, matrix: Matrix) -> Tensor:
+        return F.linear(x, plain(matrix, x.dtype))
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.shape.eps)
         return (x.float() * scale).to(x.dtype) * weight
-
-
-def _product(x: Tensor, matrix: Matrix) -> Tensor:
-    return F.linear(x, plain(matrix, x.dtype))
 
 
 def _put(cache: Tensor, slots: Tensor, positions: Tensor, new: Tensor) -> None:

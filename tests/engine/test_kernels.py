@@ -14,10 +14,10 @@ from tests.engine.language import sampling
 prepare()
 
 from engine.model import sampler  # noqa: E402
-from engine.model.fp8 import Fp8Matrix  # noqa: E402
+from engine.model.fp8 import Fp8Matrix, rows_of_8_bits  # noqa: E402
 from engine.model.kernels.attention import attend, attend_reference, scratch_sizes  # noqa: E402
 from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, linear_reference, parts  # noqa: E402
-from engine.model.kernels.norm import gate, rms_norm, to_fp8, to_fp8_reference  # noqa: E402
+from engine.model.kernels.norm import gate, rms_norm, to_fp8  # noqa: E402
 from engine.model.kernels.rope import turn_and_keep  # noqa: E402
 from engine.model.kernels.sampling import Embedding, draw, enter  # noqa: E402
 from engine.model.slots import NEVER_SEEN, SlotState  # noqa: E402
@@ -135,7 +135,7 @@ def test_rows_of_8_bits(dtype: torch.dtype) -> None:
         values = torch.zeros(expected.shape, dtype=torch.float8_e4m3fn, device=DEVICE)
         scale = torch.zeros(4, 1, device=DEVICE)
         action(values, scale)
-        wanted, wanted_scale = to_fp8_reference(expected)
+        wanted, wanted_scale = rows_of_8_bits(expected)
         torch.testing.assert_close(scale, wanted_scale, rtol=1e-2, atol=0)
         # A value on the edge between two may fall to either side; none is further from the truth than half a step.
         error = (values.float() * scale - expected.float()).abs()

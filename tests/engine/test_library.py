@@ -11,8 +11,7 @@ from tests.engine.kernels import DEVICE, DTYPES, prepare
 
 prepare()
 
-from engine.model.fp8 import Fp8Matrix, Matrix, plain  # noqa: E402
-from engine.model.kernels.norm import to_fp8_reference  # noqa: E402
+from engine.model.fp8 import Fp8Matrix, Matrix, plain, rows_of_8_bits  # noqa: E402
 from engine.model.library import finish, in_8_bits, project  # noqa: E402
 from engine.model.weights import LayerWeights  # noqa: E402
 
@@ -42,7 +41,7 @@ def layer_of(dtype: torch.dtype, fp8: bool, hidden: int = HIDDEN) -> LayerWeight
 def product(x: Tensor, matrix: Matrix) -> Tensor:
     """Float32, with the rows rounded to 8 bits where `engine.model.library` does so."""
     if in_8_bits(x, matrix):
-        values, scale = to_fp8_reference(x)
+        values, scale = rows_of_8_bits(x)
         return F.linear(values.float() * scale, plain(matrix, torch.float32)).to(x.dtype)
     return F.linear(x.float(), plain(matrix, torch.float32)).to(x.dtype)
 

@@ -4,15 +4,13 @@
 # pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.model.fp8 import LARGEST
+from engine.model.fp8 import LARGEST, SMALLEST
 from engine.model.kernels.chain import begin, wait
 
-SMALLEST = 1e-12  # a row of zeros has a scale, too
 _LARGEST, _SMALLEST = tl.constexpr(LARGEST), tl.constexpr(SMALLEST)
 
 
@@ -38,18 +36,15 @@ def gate(x: Tensor, out: Tensor, scale: Tensor | None = None, early: bool = Fals
 
 
 def to_fp8(x: Tensor, out: Tensor, scale: Tensor, early: bool = False) -> None:
-    """out float8_e4m3fn [M, K] times scale float32 [M, 1] = x [M, K]: each row's largest value becomes 448."""
+    """out float8_e4m3fn [M, K] times scale float32 [M, 1] = x [M, K]: each row's largest becomes 448.
+
+    engine.model.fp8.rows_of_8_bits in a kernel.
+    """
     rows, width = x.shape
     _to_fp8[(rows,)](
         x, out, scale, K=width, BK=triton.next_power_of_2(width), EARLY=early, num_warps=8,
         **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
-
-
-def to_fp8_reference(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`to_fp8` in torch: values and scale."""
-    scale = x.float().abs().amax(1, keepdim=True).clamp(min=SMALLEST) / LARGEST
-    return (x.float() / scale).to(torch.float8_e4m3fn), scale
 
 
 @triton.jit
