@@ -19,7 +19,7 @@ from benchmarks.server import PYTHON_MODULE, OwnServer, ServerFailed, environmen
 
 PARTS: Final = ("decode", "codec", "prefill", "startup", "serve")
 CAPACITIES: Final = (1, 4, 16, 64, 128, 256, 320, 400, 512)
-"""Streams at once that are tried, as far as the server takes them."""
+"""Streams at once that are tried, as far as the server takes them, and as many as it takes."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _serve_at(url: str, plan: Plan, report: Report) -> None:
     counts = dict.fromkeys(str(min(count, slots)) for count in wanted)
     table = ["--requests", "2", "--texts", "short", "--ramp", "0.5"] if plan.quick else ["--library"]
     _run("serve", "serve", [*where, "--concurrency", *counts, *table], report)
-    capacities = [str(count) for count in CAPACITIES if count <= slots]
+    capacities = [str(count) for count in (*(count for count in CAPACITIES if count < slots), slots)]
     capacity = ["--duration", "1", "--seconds", "1", "--ramp", "0.5"] if plan.quick else []
     _run("capacity", "serve", [*where, "--capacity", "--concurrency", *capacities, *capacity], report)
 
