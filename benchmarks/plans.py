@@ -82,7 +82,7 @@ def _tiles(part: str, high: int, size: int) -> Iterator[Tile]:
     splits = {"attn_out": (1, 2, 4), "down": (1, 2, 4)}.get(part, (1,))
     widths = (16, 32, 64) if high == 16 else (32, 64, 128)  # with many rows narrow tiles read them again and again
     for outputs, block, warps, split in itertools.product(widths, (128, 256), (2, 4) if high == 16 else (4, 8), splits):
-        stage = size * block * (2 * outputs if part == "gate_up" else outputs)
+        stage = block * (2 * high + size * (2 * outputs if part == "gate_up" else outputs))
         depths = {min(8, share // stage) for share in SHARES}
         yield from (Tile(high, outputs, block, warps, depth, split) for depth in sorted(depths) if depth > 2)
 

@@ -28,19 +28,6 @@ def wait(EARLY: tl.constexpr):
 
 
 @triton.jit
-def waited(value, EARLY: tl.constexpr):
-    """`value`, an int32, after `wait`: what is loaded from where it says waits, what was asked for before does not.
-
-    In a pipelined loop, whose first loads are moved before it, a plain `wait` would hold back all or none of them.
-    """
-    if EARLY:
-        value = tl.inline_asm_elementwise(
-            "griddepcontrol.wait; mov.b32 $0, $1;", "=r,r", [value], dtype=tl.int32, is_pure=False, pack=1
-        )
-    return value
-
-
-@triton.jit
 def begin_if(condition, EARLY: tl.constexpr):
     """`begin` where `condition` holds, without a branch: a loop that it stands in is still pipelined."""
     if EARLY:

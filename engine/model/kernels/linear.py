@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.model.fp8 import Fp8Matrix, Matrix, plain
 from engine.model.kernels.cast import cast
-from engine.model.kernels.chain import begin, begin_if, prefetch, waited
+from engine.model.kernels.chain import begin, begin_if, prefetch, wait
 from engine.model.kernels.single import single
 
 CACHE_LINE = 128  # bytes of a cache line
@@ -150,8 +150,7 @@ def _stages(tile: Tile, gated: bool, x: Tensor, weight: Tensor) -> int:
         return tile.stages
     room = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
     outputs = tile.outputs * (2 if gated else 1)
-    stage = tile.inputs * weight.element_size() * outputs
-    room -= tile.inputs * x.element_size() * tile.rows
+    stage = tile.inputs * (x.element_size() * tile.rows + weight.element_size() * outputs)
     if weight.dtype != x.dtype:
         # One tile of weights lies there once more, in the type of x.
         room -= tile.inputs * x.element_size() * outputs
@@ -195,6 +194,7 @@ def _linear(  # noqa: C901 - its branches are taken when it is compiled
         prefetch(weight + row[:, None] + line[None, :])
         if GATED:
             prefetch(weight + N * K + row[:, None] + line[None, :])
+    wait(EARLY)
     total, second = _product(at_x, at_w, in_rows, k, N * K, SHARE, BM, BN, BK, GATED, LEAD, POLICY, EARLY)
     if SPLITS > 1:
         # The last to arrive adds all shares, in a fixed order, and leaves the counter as it was.
@@ -237,29 +237,20 @@ def _product(
     at_x, at_w, in_rows, k, GAP: tl.constexpr, SHARE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     BK: tl.constexpr, GATED: tl.constexpr, LEAD: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """A tile's sums, [BM, BN] float32, and with GATED those of the rows GAP further on; else zeros.
-
-    A turn multiplies what the turn before has loaded of x. So the loop's pipeline holds weights alone, and its first
-    tiles are on their way while others still work on x: only what loads x waits for them.
-    """
+    """A tile's sums, [BM, BN] float32, and with GATED those of the rows GAP further on; else zeros."""
     TURNS: tl.constexpr = (SHARE + BK - 1) // BK
     total = tl.zeros((BM, BN), dtype=tl.float32)
     second = tl.zeros((BM, BN), dtype=tl.float32)
-    a = tl.zeros((BM, BK), dtype=at_x.dtype.element_ty)
-    for turn in tl.range(0, TURNS + 1):
-        start = (turn - 1) * BK
-        inside = ((start + k < SHARE) & (turn > 0))[None, :]
+    for start in tl.range(0, SHARE, BK):
+        inside = (start + k < SHARE)[None, :]
+        a = tl.load(at_x + start, mask=in_rows & inside, other=0.0)
         w = tl.load(at_w + start, mask=inside, other=0.0, eviction_policy=POLICY)
-        if GATED:
-            u = tl.load(at_w + GAP + start, mask=inside, other=0.0, eviction_policy=POLICY)
-        after = waited(turn, EARLY) * BK
-        following = tl.load(at_x + after, mask=in_rows & (after + k < SHARE)[None, :], other=0.0)
         if LEAD > 0:
-            begin_if(turn == (TURNS - LEAD + 1 if TURNS > LEAD else 1), EARLY)
+            begin_if(start == (TURNS - LEAD if TURNS > LEAD else 0) * BK, EARLY)
         total = tl.dot(a, tl.trans(cast(w, a.dtype)), total, input_precision="ieee")
         if GATED:
+            u = tl.load(at_w + GAP + start, mask=inside, other=0.0, eviction_policy=POLICY)
             second = tl.dot(a, tl.trans(cast(u, a.dtype)), second, input_precision="ieee")
-        a = following
     return total, second
 
 
