@@ -68,10 +68,11 @@ def test_vitals_are_those_of_the_processes(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_engine_processes_are_found_among_the_children() -> None:
+    others = engines(os.getpid())  # another test's may still be leaving
     code = "import time; time.sleep(60)"
     children = [subprocess.Popen([sys.executable, "-c", code, *name]) for name in (["engine.worker"], ["other"])]
     try:
-        assert engines(os.getpid()) == (children[0].pid,)
+        assert set(engines(os.getpid())) - set(others) == {children[0].pid}
     finally:
         for child in children:
             child.kill()
