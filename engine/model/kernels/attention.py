@@ -138,17 +138,27 @@ def _attend(
         v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
         best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed)
     first = row.to(tl.int64) * KV * GROUP + kv_head * GROUP
-    head, real = first + r, r < GROUP
     if live == 1:
         result = (mixed / mass[:, None]).to(out.dtype.element_ty)
-        tl.store(out + head[:, None] * D + d[None, :], result, mask=real[:, None])
+        tl.store(out + (first + r)[:, None] * D + d[None, :], result, mask=(r < GROUP)[:, None])
         return
     stats = partial + tl.num_programs(0).to(tl.int64) * KV * GROUP * SPLITS * D
+    counter = arrived + row * KV + kv_head
+    _left(partial, stats, counter, out, first, split, live, best, mass, mixed, D, GROUP, PAD, SPLITS)
+
+
+@triton.jit
+def _left(
+    partial, stats, counter, out, first, split, live, best, mass, mixed,
+    D: tl.constexpr, GROUP: tl.constexpr, PAD: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """Leaves what one of several programs found; the last of them merges it all."""
+    r, d = tl.arange(0, PAD), tl.arange(0, D)
+    head, real = first + r, r < GROUP
     tl.store(partial + (head[:, None] * SPLITS + split) * D + d[None, :], mixed, mask=real[:, None])
     tl.store(stats + (head * SPLITS + split) * 2, best, mask=real)
     tl.store(stats + (head * SPLITS + split) * 2 + 1, mass, mask=real)
     tl.debug_barrier()
-    counter = arrived + row * KV + kv_head
     if tl.atomic_add(counter, 1) == live - 1:
         tl.store(counter, 0)
         _merge(partial, stats, out, first, live, D, GROUP, SPLITS)

@@ -56,7 +56,6 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
         total += w3.to(tl.float32) * x3.to(tl.float32)[None, :]
         second += u3.to(tl.float32) * x3.to(tl.float32)[None, :]
     y = tl.sum(total, 1)
-    kept = n < N
     if scales is not None:
         y *= own
     if PARTS > 0:
@@ -69,6 +68,13 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
         if PARTS > 0:
             z *= scale
         y = y / (1.0 + tl.exp(-y)) * z
+    _stored(y, n, out, gain, normed, normed_squares, N, STRIDE, ADD)
+
+
+@triton.jit
+def _stored(y, n, out, gain, normed, squares, N: tl.constexpr, STRIDE: tl.constexpr, ADD: tl.constexpr):
+    """A program's outputs; with ADD they are added to what is there, and the norm of the sums is begun."""
+    kept = n < N
     if ADD:
         y += tl.load(out + n, mask=kept, other=0.0).to(tl.float32)
     rounded = y.to(out.dtype.element_ty)
@@ -77,7 +83,7 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
         wide = tl.where(kept, rounded.to(tl.float32), 0.0)
         weighed = wide * tl.load(gain + n, mask=kept, other=0.0).to(tl.float32)
         tl.store(normed + n, weighed.to(rounded.dtype), mask=kept)
-        tl.store(normed_squares + tl.program_id(0) * STRIDE, tl.sum(wide * wide, 0))
+        tl.store(squares + tl.program_id(0) * STRIDE, tl.sum(wide * wide, 0))
 
 
 @triton.jit
