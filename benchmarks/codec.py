@@ -10,14 +10,11 @@ and the difference to a float32 decode in plain torch. A table for people; the l
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.cuda import require_cuda
+from benchmarks.cuda import medians, require_cuda
 from benchmarks.report import print_document
 from engine.model.checkpoint import dummy_codec
 from engine.model.gpu_codec import signal_to_error
@@ -27,22 +24,6 @@ from engine.model.triton_snac import TritonSnac
 from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS
 
 DEVICE = torch.device("cuda")
-WARM_UP = 5
-
-
-def median_ms(action: Callable[[], Any], times: int, wall: bool) -> float:
-    """Of the device's time for `action`, or of the host's until it is done."""
-    taken = []
-    for _ in range(WARM_UP + times):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        begin.record()
-        action()
-        end.record()
-        end.synchronize()
-        taken.append(1000 * (time.perf_counter() - began) if wall else begin.elapsed_time(end))
-    return statistics.median(taken[WARM_UP:])
 
 
 def arguments(batch: int) -> tuple[Any, ...]:
@@ -59,8 +40,8 @@ def measure(decoder: TritonSnac, batch: int, times: int) -> dict[str, Any]:
     decoder.begin(*call).pcm()
     return {
         "batch": batch,
-        "device_ms": round(median_ms(decoder.graph(batch).replay, times, wall=False), 3),
-        "wall_ms": round(median_ms(lambda: decoder.begin(*call).pcm(), times, wall=True), 3),
+        "device_ms": round(medians(decoder.graph(batch).replay, times)[0], 3),
+        "wall_ms": round(medians(lambda: decoder.begin(*call).pcm(), times)[1], 3),
     }
 
 
@@ -68,8 +49,8 @@ def measure_torch(decoder: TorchSnac, batch: int, times: int) -> dict[str, Any]:
     call = arguments(batch)
     return {
         "batch": batch,
-        "device_ms": round(median_ms(lambda: decoder.decode(*call), times, wall=False), 3),
-        "wall_ms": round(median_ms(lambda: decoder.decode(*call).cpu(), times, wall=True), 3),
+        "device_ms": round(medians(lambda: decoder.decode(*call), times)[0], 3),
+        "wall_ms": round(medians(lambda: decoder.decode(*call).cpu(), times)[1], 3),
     }
 
 

@@ -11,15 +11,13 @@ operations at its speed of multiplication, whichever takes longer. A table; the 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from benchmarks.cuda import require_cuda
+from benchmarks.cuda import medians, require_cuda
 from benchmarks.decode import DEVICE, NEVER, copy_speed, product_speed
 from benchmarks.report import print_document, print_table
 from engine.model.checkpoint import dummy_checkpoint
@@ -27,7 +25,6 @@ from engine.model.graphs import GraphLlama
 from engine.model.slots import Sampling
 from engine.model.weights import LlamaShape, random_weights
 
-WARM_UP = 5
 SAMPLING = Sampling(0.6, 0.9, 0, 1.1, 0, 0)
 
 
@@ -38,22 +35,6 @@ def limit(shape: LlamaShape, tokens: int, size: int, copy: float, product: float
     last = shape.hidden * 2 * shape.kv_heads * shape.head_dim
     weights = (shape.layers - 1) * whole + last
     return max(weights * size / copy, 2 * weights * tokens / product)
-
-
-def medians(action: Callable[[], Any], times: int) -> tuple[float, float]:
-    """Milliseconds of `action` on the device, and on the host until it is done there."""
-    device, wall = [], []
-    for _ in range(WARM_UP + times):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        begin.record()
-        action()
-        end.record()
-        end.synchronize()
-        wall.append(1000 * (time.perf_counter() - began))
-        device.append(begin.elapsed_time(end))
-    return statistics.median(device[WARM_UP:]), statistics.median(wall[WARM_UP:])
 
 
 def measure(model: GraphLlama, tokens: int, times: int) -> dict[str, Any]:
