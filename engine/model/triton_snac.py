@@ -66,7 +66,8 @@ class TritonSnac:
         scratch = torch.empty(self._buckets[-1] * scratch_columns(layers), device=device, dtype=dtype)
         self._batches = {bucket: _Batch.empty(bucket, self._spare, self._rings, scratch) for bucket in self._buckets}
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        # Before the language model where both have work: somebody waits for these samples.
+        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
 
     def reset(self, slot: int) -> None:
         """A new utterance begins in this slot: nothing to do, what the old one left lies before position 0."""
