@@ -24,7 +24,7 @@ from engine.model.slots import SlotState
 from engine.model.weights import LlamaShape, LlamaWeights
 from engine.prompt import FRAME_TOKENS, TokenLayout
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, *range(96, 513, 32))
 PROMPTS = (32, 64, 128, 256, 512, 1024)  # longer prompts run in whole multiples of the last
 TOGETHER = (1, 2, 4, 8)  # prompts of one pass
 MOST_TOKENS = 512  # of a pass with several prompts
