@@ -17,8 +17,8 @@ class Pace:
     """All times are seconds of one clock, given by the caller."""
 
     def __init__(self) -> None:
-        self.frame = 0.0  # what frames take of late, whatever their size
-        self._expected: dict[int, float] = {}
+        self.frame = 0.0  # what passes of late from frame to frame, whatever their size
+        self._expected: dict[int, float] = {}  # what a frame takes the device, by the size of its batch
         self._flights: deque[tuple[int, float]] = deque()
         self._landed = 0.0
 
@@ -26,13 +26,18 @@ class Pace:
         """A frame of so many rows begins when those before it are done."""
         self._flights.append((rows, now))
 
-    def landed(self, now: float) -> None:
-        """The oldest frame is done."""
+    def landed(self, now: float, seconds: float | None = None) -> None:
+        """The oldest frame is done. `seconds`: what it took by the device's clock, if it has one.
+
+        What passes until the host looks says too much: it looks when it expects the end, and prompts come in between.
+        Frames would be launched ever later.
+        """
         rows, launched = self._flights.popleft()
         taken = now - max(launched, self._landed)
         self._landed = now
-        known = self._expected.get(_size(rows), taken)
-        self._expected[_size(rows)] = known + _FORGET * (taken - known)
+        own = taken if seconds is None else seconds
+        known = self._expected.get(_size(rows), own)
+        self._expected[_size(rows)] = known + _FORGET * (own - known)
         self.frame += _FORGET * (taken - self.frame) if self.frame else taken
 
     def forget(self) -> None:
@@ -55,5 +60,5 @@ class Pace:
 
 
 def _size(rows: int) -> int:
-    """Batches of similar sizes take similar times."""
-    return (rows - 1).bit_length()
+    """Batches of similar sizes take similar times: up to a power of two, from 32 on in steps of 32."""
+    return (rows - 1).bit_length() if rows <= 32 else 32 * -(-rows // 32)

@@ -102,7 +102,7 @@ class Worker:
     def _land(self, flight: Flight, passengers: list[tuple[Sequence, int]]) -> None:
         """Passes on what a frame brought to those who still want it: others ended while it was in the air."""
         ended = flight.land()
-        self._pace.landed(self._clock())
+        self._pace.landed(self._clock(), flight.seconds)
         rows = [row for row, (s, chunk) in enumerate(passengers) if s.finish_reason is None and s.chunk == chunk]
         for row in rows:
             passengers[row][0].flying -= 1

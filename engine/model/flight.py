@@ -10,14 +10,23 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Flight:
-    """codes int32 [B, 7] on the device; `ended` [B] on the CPU, zero for a row that speaks on, valid once `done`."""
+    """codes int32 [B, 7] on the device; `ended` [B] on the CPU, zero for a row that speaks on, valid once `done`.
+
+    The device notes the time at `begun` and `done`.
+    """
 
     codes: Tensor
     ended: Tensor
     done: torch.cuda.Event | None = None
+    begun: torch.cuda.Event | None = None
 
     def land(self) -> list[bool]:
         """Waits for the frame; -> for each row whether its speech ended instead. `codes` are there from now on."""
         if self.done is not None:
             self.done.synchronize()
         return self.ended.bool().tolist()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the device worked on it, once it has landed; None where no device keeps the time."""
+        return self.begun.elapsed_time(self.done) / 1000 if self.begun and self.done else None

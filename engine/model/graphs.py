@@ -67,6 +67,8 @@ class GraphLlama:
         self.ended = torch.zeros(self.batches[-1], dtype=torch.int32, device=device)
         self.limits = torch.tensor([1, context - 1], dtype=torch.int64, device=device)
         self._min_frames = 1
+        # A library's product of more rows may round otherwise.
+        self._together = TOGETHER[:1] if invariant else TOGETHER
         self._slots = torch.zeros(TOGETHER[-1], dtype=torch.int64, device=device)
         self._ids = torch.zeros(max(context, MOST_TOKENS), dtype=torch.int64, device=device)
         self._pool = torch.cuda.graph_pool_handle()
@@ -80,7 +82,7 @@ class GraphLlama:
         """
         makers = [partial(self._frame_graph, count) for count in reversed(self.batches)]
         for size in reversed(PROMPTS):
-            for count in reversed(TOGETHER):
+            for count in reversed(self._together):
                 if size <= self.context and (count == 1 or count * size <= MOST_TOKENS):
                     makers.append(partial(self._prompt_graph, count, size))
         for done, make in enumerate(makers):
@@ -98,7 +100,7 @@ class GraphLlama:
             size = min(_prompt_size(len(prompts[0][1])), self.context)
             if len(prompts[0][1]) > size:
                 raise IndexError(f"{len(prompts[0][1])} tokens do not fit a slot's {self.context}")
-            count = max(count for count in TOGETHER if count == 1 or count * size <= MOST_TOKENS)
+            count = max(count for count in self._together if count == 1 or count * size <= MOST_TOKENS)
             self._prefill(prompts[:count], size)
             prompts = prompts[count:]
 
@@ -120,12 +122,14 @@ class GraphLlama:
         self.step.rows[:count].copy_(rows, non_blocking=True)
         if min_frames != self._min_frames:
             self.limits[0], self._min_frames = min_frames, min_frames
+        begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begun.record()
         graph.replay()
         ended = torch.empty(len(slots), dtype=torch.int32, pin_memory=True)
         ended.copy_(self.ended[: len(slots)], non_blocking=True)
-        codes, done = self.codes[: len(slots)].clone(), torch.cuda.Event()
+        codes = self.codes[: len(slots)].clone()
         done.record()
-        return Flight(codes, ended, done)
+        return Flight(codes, ended, done, begun)
 
     def decode_frame(self, slots: list[int], length: int, min_frames: int) -> tuple[Tensor, Tensor]:
         """Seven steps for each slot; -> codes int32 [B, 7] on the device, whether the row ended, bool [B] on the CPU.

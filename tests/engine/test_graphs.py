@@ -116,6 +116,43 @@ def test_a_prompt_is_the_same_in_every_bucket(loaded: Loaded, build: Models, len
         assert not mine[:, 2].any()
 
 
+@pytest.mark.parametrize("streams", [2, 3, 11])
+def test_prompts_read_together_go_to_their_slots(loaded: Loaded, build: Models, streams: int) -> None:
+    """Of all lengths, more than fit one pass, and not in the order of their slots."""
+    prompts = [
+        ((slot * 7 + 3) % 13, (loaded.ids("Some words. ") * 20)[: 5 + 61 * slot % 250]) for slot in range(streams)
+    ]
+    together, plain = build(13), build(13, kind=TorchLlama)
+    together.prefill_all(prompts)
+    for slot, ids in prompts:
+        plain.prefill(slot, ids)
+        for mine, theirs in ((together.keys, plain.keys), (together.values, plain.values)):
+            torch.testing.assert_close(mine[:, slot, :, : len(ids)], theirs[:, slot, :, : len(ids)], atol=1e-4, rtol=0)
+    idle = [slot for slot in range(13) if slot not in dict(prompts)]
+    assert not together.keys[:, idle].any()
+
+
+def test_a_prompt_has_the_same_keys_alone_and_among_others(loaded: Loaded, build: Models) -> None:
+    together, alone = (build(8, torch.bfloat16, invariant=True) for _ in range(2))
+    prompts = [(slot, loaded.ids(f"Number {slot}{' and more' * slot}.")) for slot in range(8)]
+    together.prefill_all(prompts)
+    for slot, ids in prompts:
+        alone.prefill(slot, ids)
+    assert torch.equal(together.keys, alone.keys)
+    assert torch.equal(together.values, alone.values)
+
+
+def test_the_device_says_how_long_a_frame_took(loaded: Loaded, build: Models) -> None:
+    """What was given to it before is not part of it."""
+    model = started(build(1), loaded, 1)
+    model.launch([0], NEVER).land()
+    torch.cuda._sleep(200_000_000)  # a tenth of a second
+    flight = model.launch([0], NEVER)
+    flight.land()
+    assert flight.seconds is not None
+    assert 0 < flight.seconds < 0.05
+
+
 @pytest.mark.parametrize("fp8", [False, True], ids=["", "fp8"])
 def test_greedy_codes_equal_plain_torch(loaded: Loaded, build: Models, fp8: bool) -> None:
     ids = loaded.ids("Greedy.")
@@ -168,7 +205,7 @@ def test_keys_and_values_of_8_bits(
 def test_a_prompt_that_pads_another_leaves_keys_of_8_bits_alone(loaded: Loaded, build: Models) -> None:
     model = build(3, torch.bfloat16, kv_dtype=torch.float8_e4m3fn)
     model.prefill(1, loaded.ids("Alone."))
-    assert not model.keys[:, [0, 2]].float().any()
+    assert not model.keys.float()[:, [0, 2]].any()
 
 
 def test_more_streams_than_fixed_cuts_allow_are_refused(build: Models) -> None:

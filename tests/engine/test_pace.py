@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import pairwise
+
 import pytest
 
 from engine.pace import GUARD, Pace
@@ -48,7 +51,9 @@ def test_batches_of_other_sizes_have_times_of_their_own() -> None:
     pace = Pace()
     now = flown(pace, 1, 0.01, 0.0)
     now = flown(pace, 64, 0.03, now)
-    for rows, seconds in ((1, 0.01), (33, 0.03), (64, 0.03)):
+    now = flown(pace, 400, 0.06, now)
+    now = flown(pace, 260, 0.045, now)
+    for rows, seconds in ((1, 0.01), (33, 0.03), (64, 0.03), (288, 0.045), (385, 0.06)):
         pace.launched(rows, now)
         assert pace.patience(now) == pytest.approx(seconds - GUARD)
         pace.forget()
@@ -61,6 +66,25 @@ def test_estimates_follow_what_is_measured() -> None:
         now = flown(pace, 8, seconds, now)
     pace.launched(8, now)
     assert pace.patience(now) == pytest.approx(0.04 - GUARD, rel=0.01)
+
+
+def test_a_host_that_is_late_does_not_make_the_next_launch_later() -> None:
+    """A first frame behind many prompts, and launches that take longer than the guard."""
+    device, late, prompts = 0.015, GUARD + 0.001, 0.2
+    pace, now, free = Pace(), 0.0, prompts
+    flights: deque[float] = deque()
+    landings = []
+    for _ in range(200):
+        now += pace.patience(now) + late
+        pace.launched(16, now)
+        free = max(free, now) + device
+        flights.append(free)
+        if len(flights) > 1:
+            now = max(now, flights.popleft())
+            pace.landed(now, device)
+            landings.append(now)
+    between = [b - a for a, b in pairwise(landings)]
+    assert max(between) < device + late
 
 
 def test_a_smaller_batch_is_worth_it_where_it_is_much_quicker() -> None:

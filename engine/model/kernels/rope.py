@@ -34,7 +34,6 @@ def _turn(
     at = qkv + ((prompt * tl.num_programs(0) + t).to(tl.int64) * HEADS + head) * D + h
     a, b = tl.load(at), tl.load(at + D // 2)
     kind = keys.dtype.element_ty
-    cache = ((slot * KV + head % KV) * CONTEXT + t) * D + h
     if head >= HEADS - KV:
         cache = ((slot * KV + head - (HEADS - KV)) * CONTEXT + t) * D + h
         tl.store(values + cache, cast(a, kind))
