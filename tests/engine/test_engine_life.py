@@ -27,6 +27,7 @@ from engine import (
     GenerationFailed,
     SamplingParams,
 )
+from engine.process import start_worker
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +76,19 @@ async def test_relative_paths_are_those_of_the_servers_folder(
     engine = launch(model="voice", codec="codec")
     await asyncio.wait_for(engine.start(), PATIENCE)
     assert engine.info.model == "voice"
+
+
+async def test_a_relative_cache_is_in_the_servers_folder_whatever_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def record(*arguments: str, **options: object) -> tuple[str, ...]:
+        return arguments
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", record)
+    monkeypatch.chdir(tmp_path)
+    for config in (EngineConfig(cache="kept"), EngineConfig(model="orpheus-3b", load_format="dummy", cache="kept")):
+        *_, settings = await start_worker(config, "in", "out")  # type: ignore[misc]
+        assert msgspec.json.decode(settings, type=EngineConfig).cache == str(tmp_path / "kept")
 
 
 async def test_a_start_that_fails_before_the_worker_is_an_error_and_no_hang(

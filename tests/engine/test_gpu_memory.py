@@ -33,6 +33,7 @@ def clean() -> Iterator[None]:
 
 
 def used() -> int:
+    """Bytes of the card, by whomever: contexts, kernels and graphs are in it, and other processes."""
     free, total = torch.cuda.mem_get_info(DEVICE)
     return total - free
 
@@ -50,14 +51,19 @@ def test_no_float32_copy_of_the_model_is_made(llama_folder: Callable[[TinyLlama]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # kernels that no start before has left are compiled
 def test_what_runs_takes_no_more_than_was_counted(tmp_path: Path) -> None:
     """An Orpheus-3B of random weights with SNAC-24k, warm: graphs, workspaces, buffers and all."""
-    before = used()
+    torch.zeros(1, device=DEVICE)
+    before, allocated = used(), torch.cuda.memory_reserved()
+    # A context and its libraries take less. Whoever else is on the card may come and go meanwhile.
+    alone = before - allocated < 2**30
     runner = ModelRunner(
         EngineConfig(model="orpheus-3b", load_format="dummy", device="cuda", max_concurrency=SLOTS, cache=str(tmp_path))
     )
     torch.cuda.empty_cache()
-    taken = used() - before
+    # The driver's part of it only the whole card shows.
+    taken = used() - before if alone else torch.cuda.memory_reserved() - allocated
     shape = runner.checkpoint.shape
     codec = codec_bytes(snac_layers(dummy_codec("snac-24khz"), "snac-24khz"), torch.float32)
     slot = Slot(slot_bytes(shape, 1, torch.bfloat16), runner.context, codec)
@@ -68,11 +74,11 @@ def test_what_runs_takes_no_more_than_was_counted(tmp_path: Path) -> None:
 
 
 def test_more_slots_than_fit_are_refused_before_they_are_made(engine_config: Callable[..., EngineConfig]) -> None:
-    before = used()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
     with pytest.raises(ConfigError, match=r"max_concurrency: 10000000 streams .* streams fit: lower max_concurrency"):
         ModelRunner(engine_config(device="cuda", max_concurrency=10_000_000))
-    torch.cuda.empty_cache()
-    assert used() - before < 2**30
+    assert torch.cuda.max_memory_allocated() - before < 2**30
 
 
 def test_a_small_share_is_a_small_room(engine_config: Callable[..., EngineConfig]) -> None:
