@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import ConfigError, Engine, EngineConfig, SamplingParams
+from engine import ConfigError, Engine, EngineConfig, SamplingParams, SpeechStream
 from engine.model import sampler
 from engine.model.checkpoint import open_checkpoint
 from engine.model.llama import TorchLlama
@@ -226,3 +226,23 @@ async def test_the_engine_end_to_end(engine: Engine) -> None:
     for staying in crowd[::2]:
         assert b"".join([piece async for piece in staying])
     assert await engine.drain(60)
+
+
+@pytest.mark.anyio
+async def test_streams_that_start_together_say_what_they_say_alone(launch: Callable[..., Engine]) -> None:
+    """Through queue, joint prompts and frames in flight; the codec is equal to float32's rounding."""
+    engine = launch(device=str(DEVICE), max_concurrency=3, max_queue=3, batch_invariant=True, codec_dtype="float32")
+    await engine.start()
+
+    def begun(i: int) -> SpeechStream:
+        return engine.submit(f"Number {i}{' and more' * i}.", "ana", SamplingParams(seed=i, max_tokens=70))
+
+    async def heard(stream: SpeechStream) -> torch.Tensor:
+        pcm = bytearray(b"".join([piece async for piece in stream]))
+        return torch.frombuffer(pcm, dtype=torch.int16).int()
+
+    together = [await heard(stream) for stream in [begun(i) for i in range(6)]]
+    for i, crowd in enumerate(together):
+        alone = await heard(begun(i))
+        assert len(alone) == len(crowd) == 10 * 2048
+        assert int((alone - crowd).abs().max()) <= 4

@@ -30,7 +30,10 @@ def make(tiny_model: Path, native_codec: Path, kernel_cache: Path) -> Make:
     """`make(setting=value)`: a runner over the tiny model."""
 
     def runner(**settings: object) -> ModelRunner:
-        usual = {"model": str(tiny_model), "codec": str(native_codec), "cache": str(kernel_cache), "max_concurrency": 4}
+        usual = {
+            "model": str(tiny_model), "codec": str(native_codec), "cache": str(kernel_cache), "device": "cpu",
+            "max_concurrency": 4,
+        }  # fmt: skip
         return ModelRunner(EngineConfig(**{**usual, **settings}))  # type: ignore[arg-type]
 
     return runner

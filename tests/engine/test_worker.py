@@ -63,7 +63,9 @@ Run = Callable[..., Script]
 def load(native_codec: Path, kernel_cache: Path) -> Callable[[Path], ModelRunner]:
     def runner(model: Path) -> ModelRunner:
         return ModelRunner(
-            EngineConfig(model=str(model), codec=str(native_codec), cache=str(kernel_cache), max_concurrency=9)
+            EngineConfig(
+                model=str(model), codec=str(native_codec), cache=str(kernel_cache), device="cpu", max_concurrency=9
+            )
         )
 
     return runner
