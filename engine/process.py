@@ -56,8 +56,7 @@ def _anchored(config: EngineConfig) -> EngineConfig:
                 return str(path.absolute())
         return source
 
+    config = replace(config, cache=str(config.cache_folder.absolute()))
     if config.load_format == "dummy":
         return config
-    return replace(
-        config, model=anchored(config.model), codec=anchored(config.codec), cache=str(config.cache_folder.absolute())
-    )
+    return replace(config, model=anchored(config.model), codec=anchored(config.codec))
