@@ -38,6 +38,8 @@ def settings_options(names: Iterable[str]) -> Callable[[Command], Command]:
 def _shown(value: Any) -> str:
     if value is None or value == {}:
         return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -122,9 +122,10 @@ def listen(host: str, port: int, write_deadline: float) -> socket.socket:
 
 def ready_lines(info: ModelInfo, url: str, needs_key: bool) -> list[str]:
     """What a person wants to know when the server is ready."""
+    attention = f", {info.attention} attention" if info.attention != info.kernel else ""
     lines = [
-        f"ready after {info.load_seconds:.1f} s: {info.model} on {info.device} ({info.dtype}, {info.kernel}, "
-        f"{info.attention} attention), voices {', '.join(info.voices)}"
+        f"ready after {info.load_seconds:.1f} s: {info.model} on {info.device} ({info.dtype}, {info.kernel} kernels"
+        f"{attention}), voices {', '.join(info.voices)}"
     ]
     if info.demo:
         lines.append(DEMO_NOTE)

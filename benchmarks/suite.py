@@ -80,7 +80,7 @@ def _serve(plan: Plan, report: Report) -> None:
         return
     try:
         with OwnServer(plan.command_line) as server:
-            print(f"lyre serve {' '.join(plan.command_line)}", flush=True)
+            print("lyre serve", *plan.command_line, flush=True)
             server.wait_ready()
             _serve_at(server.url, plan, report)
     except ServerFailed as error:

@@ -1,0 +1,58 @@
+"""What the code imports is declared in pyproject.toml: a fresh installation brings all that runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"api", "engine", "schemas", "benchmarks", "demo", "tests"}
+OPTIONAL = {
+    "triton": "torch's CUDA builds bring it",
+    "flash_attn": "an extra",
+    "matplotlib": "the group bench",
+    "faster_whisper": "a recogniser, asked for by name",
+    "click": "rich-click's",
+}
+
+
+def imported(folder: str) -> Iterator[tuple[str, str]]:
+    """(module, file) of every absolute import below a folder, those inside of functions included."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            yield from ((name.partition(".")[0], str(path.relative_to(ROOT))) for name in names)
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def names(requirements: list[str]) -> set[str]:
+    """What the requirements are of, spelt as an index spells it."""
+    return {re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", line)[0]).lower() for line in requirements}
+
+
+@pytest.mark.parametrize("folder", ["api", "engine", "schemas", "benchmarks", "tests/api", "tests/engine"])
+def test_what_is_imported_is_declared(folder: str) -> None:
+    declared = names(project()["project"]["dependencies"])
+    if folder.startswith("tests"):
+        declared |= names(project()["dependency-groups"]["dev"])
+    providers = packages_distributions()
+    missing = {
+        f"{module} in {file}"
+        for module, file in imported(folder)
+        if module not in OURS | sys.stdlib_module_names | OPTIONAL.keys()
+        and not (ROOT / folder / f"{module}.py").exists()
+        and not declared & names(providers.get(module, []))
+    }
+    assert not missing
