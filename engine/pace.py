@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-GUARD = 0.002  # seconds by which a launch comes before the device is done, for what the host takes to make it
+GUARD = 0.003  # seconds by which a launch comes before the device is done, for what the host takes to make it
 WORTH = 0.6  # the share of a whole batch's time below which a smaller batch is worth making others wait
 _FORGET = 0.2  # how much of an estimate the latest frame replaces
 
