@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ends = ends_by_itself(plain)
     rows, errors = measure(args, plain if ends else replace(plain, pace=PACE))
     table = [asdict(row) for row in rows]
-    print("ttfa, audible, worst_wait and lag in ms; rtf: time over speech, under 1 keeps up; underrunning: of the streams")
+    print("ttfa, audible, worst_wait and lag in ms; rtf: time over speech; underrunning: the share of the streams")
     print_table(table)
     for error, count in errors.most_common(5):
         print(f"{count} x {error}", file=sys.stderr)
