@@ -7,7 +7,7 @@
 A stream is played from its first bytes on; it underruns when the player needs a sample that has not come. First audible
 is when the first sample above 1 % of full scale comes. A capacity row keeps its streams busy with utterances of
 `--seconds` for `--duration` seconds after the ramp, and the rows end when more than 1 % of the streams underran.
-Percentiles are nearest ranks. Clients run in `--processes` of their own; `lag_p99_ms` is how late their own loops were.
+Percentiles are nearest ranks. Clients run in `--processes` of their own; `lag_p99` is how late their own loops were.
 Random weights seldom end their speech: where a short text is spoken much too long, lengths are asked for by max_tokens.
 A table for people; the last line is one JSON document. An error or an answer without audio ends with status 1.
 """
@@ -263,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ends = ends_by_itself(plain)
     rows, errors = measure(args, plain if ends else replace(plain, pace=PACE))
     table = [asdict(row) for row in rows]
+    print("ttfa, audible, worst_wait and lag in ms; rtf: time over speech; underrunning: the share of the streams")
     print_table(table)
     for error, count in errors.most_common(5):
         print(f"{count} x {error}", file=sys.stderr)
