@@ -10,6 +10,7 @@ from collections import deque
 
 GUARD = 0.003  # seconds by which a launch comes before the device is done, for what the host takes to make it
 WORTH = 0.6  # the share of a whole batch's time below which a smaller batch is worth making others wait
+_FADE = 0.05  # how much of the longest time a shorter one takes away
 _FORGET = 0.2  # how much of an estimate the latest frame replaces
 
 
@@ -17,7 +18,7 @@ class Pace:
     """All times are seconds of one clock, given by the caller."""
 
     def __init__(self) -> None:
-        self.frame = 0.0  # what passes of late from frame to frame, whatever their size
+        self.frame = 0.0  # the most that passes of late from frame to frame, whatever their size
         self._expected: dict[int, float] = {}  # what a frame takes the device, by the size of its batch
         self._flights: deque[tuple[int, float]] = deque()
         self._landed = 0.0
@@ -38,7 +39,7 @@ class Pace:
         own = taken if seconds is None else seconds
         known = self._expected.get(_size(rows), own)
         self._expected[_size(rows)] = known + _FORGET * (own - known)
-        self.frame += _FORGET * (taken - self.frame) if self.frame else taken
+        self.frame = max(taken, self.frame + _FADE * (taken - self.frame))
 
     def forget(self) -> None:
         """Nobody waits any more for what is in flight."""

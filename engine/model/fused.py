@@ -224,7 +224,7 @@ class FusedStep:
 
 
 def _squares(plan: Plan, hidden: int, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Parts of the sums of squares after attention and after a layer; as wide for all batches of a plan."""
+    """Sums of squares after attention and after a layer, a row's parts side by side: every program reads them all."""
     tiles = (plan.tiles.attn_out, plan.tiles.down) if plan.tiles else (Tile(), Tile())
-    first, second = (torch.zeros(parts(hidden, tile), rows, device=device) for tile in tiles)
+    first, second = (torch.zeros(rows, parts(hidden, tile), device=device) for tile in tiles)
     return first, second

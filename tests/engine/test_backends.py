@@ -84,11 +84,12 @@ class Step:
         self.rows = torch.full((len(ROWS),), -1, dtype=torch.int32, device=DEVICE)
         self.positions = torch.tensor(POSITIONS, device=DEVICE)
         out = torch.zeros(len(ROWS), KV * GROUP * DIM, device=DEVICE, dtype=dtype)
-        scratch = Scratch.on(DEVICE, *scratch_sizes(len(ROWS), KV * GROUP, DIM, cut.splits))
+        # It must live as long as the recording, which knows addresses only.
+        self.scratch = Scratch.on(DEVICE, *scratch_sizes(len(ROWS), KV * GROUP, DIM, cut.splits))
         self._run = recorded(
             lambda: backend.decode(
                 self.qkv, self.keys, self.values, self.rows, self.positions, self.cos, self.sin, out,
-                cut=cut, scratch=scratch, early=False,
+                cut=cut, scratch=self.scratch, early=False,
             )
         )  # fmt: skip
 

@@ -75,7 +75,7 @@ def test_a_product(dtype: torch.dtype, rows: int, tile: Tile, inputs: int, fp8: 
 @pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
 def test_a_product_completes_the_norm(dtype: torch.dtype, rows: int, tile: Tile, gated: bool, fp8: bool) -> None:
     weight = matrix(80 if gated else 40, 96, dtype, fp8)
-    x = Normed(randn(rows, 96, dtype=dtype), torch.rand(3, rows).to(DEVICE) * 50)
+    x = Normed(randn(rows, 96, dtype=dtype), torch.rand(rows, 3).to(DEVICE) * 50)
     out = randn(rows, 40, dtype=dtype)
     linear(x, weight, out, tile, eps=EPS, gated=gated)
     assert_equal(out, linear_reference(x, weight, eps=EPS, gated=gated))
@@ -87,7 +87,7 @@ def test_a_product_completes_the_norm(dtype: torch.dtype, rows: int, tile: Tile,
 def test_a_sum_begins_the_norm(dtype: torch.dtype, rows: int, tile: Tile, fp8: bool) -> None:
     x, weight, out = randn(rows, 128, dtype=dtype), matrix(72, 128, dtype, fp8), randn(rows, 72, dtype=dtype)
     gain = torch.rand(72).to(DEVICE, dtype)
-    normed = Normed(torch.zeros_like(out), torch.zeros(parts(72, tile), rows, device=DEVICE))
+    normed = Normed(torch.zeros_like(out), torch.zeros(rows, parts(72, tile), device=DEVICE))
     expected = out.float() + linear_reference(x, weight)
     linear_add(x, weight, out, gain, normed, tile, scratch=scratch(72, rows, tile))
     assert_equal(out, expected)
@@ -238,7 +238,7 @@ def states() -> list[SlotState]:
 
 def table(rows: int) -> Embedding:
     x = torch.zeros(rows, 40, device=DEVICE)
-    normed = Normed(torch.zeros_like(x), torch.ones(3, rows, device=DEVICE))
+    normed = Normed(torch.zeros_like(x), torch.ones(rows, 3, device=DEVICE))
     return Embedding(randn(29_000, 40), torch.rand(40).to(DEVICE), x, normed)
 
 

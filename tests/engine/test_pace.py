@@ -68,6 +68,16 @@ def test_estimates_follow_what_is_measured() -> None:
     assert pace.patience(now) == pytest.approx(0.04 - GUARD, rel=0.01)
 
 
+def test_what_passes_between_frames_is_the_most_of_late() -> None:
+    pace, now = Pace(), 0.0
+    for seconds in (0.02, 0.05, 0.02, 0.02):
+        now = flown(pace, 8, seconds, now)
+    assert 0.04 < pace.frame <= 0.05
+    for _ in range(100):
+        now = flown(pace, 8, 0.02, now)
+    assert pace.frame == pytest.approx(0.02, rel=0.05)
+
+
 def test_a_host_that_is_late_does_not_make_the_next_launch_later() -> None:
     """A first frame behind many prompts, and launches that take longer than the guard."""
     device, late, prompts = 0.015, GUARD + 0.001, 0.2

@@ -64,7 +64,7 @@ class Normed:
     """An RMS norm that whoever writes a row begins and whoever reads it completes.
 
     The normed row is `values` [M, K] (the row times the norm's weight) over the root of the row's mean square, whose
-    sum lies in `squares`, float32 [parts, M], in parts.
+    sum lies in `squares`, float32 [M, parts], in parts.
     """
 
     values: Tensor
@@ -72,7 +72,7 @@ class Normed:
 
     def complete(self, eps: float) -> Tensor:
         """The normed rows, float32."""
-        mean = self.squares.sum(0) / self.values.shape[1]
+        mean = self.squares.sum(1) / self.values.shape[1]
         return self.values.float() * torch.rsqrt(mean + eps)[:, None]
 
 
@@ -91,7 +91,7 @@ def linear_add(
     scratch: Scratch | None = None, early: bool = False,
 ) -> None:  # fmt: skip
     """out [M, N] += x [M, K] times weight^T, and the norm of the new `out`, with weight `gain` [N], into `normed`."""
-    assert normed.squares.shape[0] == parts(out.shape[1], tile), (normed.squares.shape, tile)
+    assert normed.squares.shape[1] == parts(out.shape[1], tile), (normed.squares.shape, tile)
     _launch(x, None, weight, out, gain, normed, tile, 0.0, False, scratch, early)
 
 
@@ -125,8 +125,8 @@ def _launch(
         block = max(tile.inputs, triton.next_power_of_2(triton.cdiv(inputs, 4)))
         single[(parts(outputs, tile),)](
             x, squares, matrix, scales, out, gain, *begun, eps,
-            N=outputs, K=inputs, BN=tile.outputs, BK=block, PARTS=squares.shape[0] if squares is not None else 0,
-            STRIDE=_stride(squares, normed), GATED=gated, ADD=gain is not None, LATE=tile.lead > 0, POLICY=tile.policy,
+            N=outputs, K=inputs, BN=tile.outputs, BK=block, PARTS=squares.shape[1] if squares is not None else 0,
+            GATED=gated, ADD=gain is not None, LATE=tile.lead > 0, POLICY=tile.policy,
             EARLY=early, num_warps=tile.warps, num_stages=1, **early_launch,
         )  # fmt: skip
         return
@@ -136,7 +136,7 @@ def _launch(
         x, squares, matrix, scales, out, gain, *begun,
         scratch.partial if scratch else None, scratch.arrived if scratch else None, rows, eps,
         N=outputs, K=inputs, BM=tile.rows, BN=tile.outputs, BK=tile.inputs, SPLITS=splits,
-        PARTS=squares.shape[0] if squares is not None else 0, STRIDE=_stride(squares, normed), GATED=gated,
+        PARTS=squares.shape[1] if squares is not None else 0, GATED=gated,
         ADD=gain is not None, LEAD=tile.lead, POLICY=tile.policy, EARLY=early,
         LINES=_lines(min(tile.ahead, inputs // splits) * matrix.element_size()) if early else 0,
         LINE=CACHE_LINE // matrix.element_size(), num_warps=tile.warps, num_stages=_stages(tile, gated, x, matrix),
@@ -157,13 +157,6 @@ def _stages(tile: Tile, gated: bool, x: Tensor, weight: Tensor) -> int:
     return max(1, min(tile.stages, room // stage))
 
 
-def _stride(squares: Tensor | None, normed: Normed | None) -> int:
-    """Between the parts of one row's sum of squares; the same for all batches, so that one kernel serves them."""
-    if squares is not None:
-        return squares.stride(0)
-    return normed.squares.stride(0) if normed else 0
-
-
 def _lines(size: int) -> int:
     """Cache lines that hold `size` bytes, at most, as a power of two."""
     return 1 << ((size // CACHE_LINE).bit_length() - 1) if size >= CACHE_LINE else 0
@@ -173,7 +166,7 @@ def _lines(size: int) -> int:
 def _linear(  # noqa: C901 - its branches are taken when it is compiled
     x, squares, weight, scales, out, gain, normed, normed_squares, partial, arrived, rows, eps,
     N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
-    PARTS: tl.constexpr, STRIDE: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, LEAD: tl.constexpr,
+    PARTS: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, LEAD: tl.constexpr,
     LINES: tl.constexpr, LINE: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     SHARE: tl.constexpr = K // SPLITS
@@ -215,7 +208,7 @@ def _linear(  # noqa: C901 - its branches are taken when it is compiled
             second *= tl.load(scales + N + n, mask=n < N, other=0.0)[None, :]
     if PARTS > 0:
         p = tl.arange(0, triton.next_power_of_2(PARTS))[:, None]
-        square = tl.load(squares + p * STRIDE + m[None, :], mask=(p < PARTS) & (m < rows)[None, :], other=0.0)
+        square = tl.load(squares + m[None, :] * PARTS + p, mask=(p < PARTS) & (m < rows)[None, :], other=0.0)
         scale = tl.rsqrt(tl.sum(square, 0) / K + eps)[:, None]
         total *= scale
         second *= scale
@@ -228,7 +221,7 @@ def _linear(  # noqa: C901 - its branches are taken when it is compiled
     rounded = total.to(out.dtype.element_ty)
     tl.store(out + target, rounded, mask=kept)
     if ADD:
-        part = normed_squares + tl.program_id(0) * STRIDE + m
+        part = normed_squares + m * tl.num_programs(0) + tl.program_id(0)
         _begin_norm(rounded, kept, gain, n, N, normed + target, part, m < rows)
 
 

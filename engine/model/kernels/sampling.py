@@ -43,8 +43,7 @@ class Embedding:
         hidden, squares = self.x.shape[1], self.normed.squares
         return {
             "HIDDEN": hidden,
-            "PARTS": squares.shape[0],
-            "STRIDE": squares.stride(0),
+            "PARTS": squares.shape[1],
             "BLOCK": triton.next_power_of_2(hidden),
         }
 
@@ -75,7 +74,7 @@ def enter(state: SlotState, rows: Tensor, table: Embedding) -> None:
 @triton.jit
 def _embed(
     embed, gain, x, normed, squares, token, row,
-    HIDDEN: tl.constexpr, PARTS: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
+    HIDDEN: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     h = tl.arange(0, BLOCK)
     inside = h < HIDDEN
@@ -87,18 +86,18 @@ def _embed(
         normed + at, (wide * tl.load(gain + h, mask=inside, other=0.0).to(tl.float32)).to(values.dtype), mask=inside
     )
     p = tl.arange(0, triton.next_power_of_2(PARTS))
-    tl.store(squares + p * STRIDE + row, tl.where(p == 0, tl.sum(wide * wide, 0), 0.0), mask=p < PARTS)
+    tl.store(squares + row * PARTS + p, tl.where(p == 0, tl.sum(wide * wide, 0), 0.0), mask=p < PARTS)
 
 
 @triton.jit
 def _enter(
     rows, tokens, embed, gain, x, normed, squares,
-    HIDDEN: tl.constexpr, PARTS: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
+    HIDDEN: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     slot = tl.load(rows + row)
     if slot >= 0:
-        _embed(embed, gain, x, normed, squares, tl.load(tokens + slot), row, HIDDEN, PARTS, STRIDE, BLOCK)
+        _embed(embed, gain, x, normed, squares, tl.load(tokens + slot), row, HIDDEN, PARTS, BLOCK)
 
 
 @triton.jit
@@ -181,7 +180,7 @@ def _draw(
     logits, rows, tokens, positions, frames, seeds, temperatures, top_ps, penalties, top_ks, windows, last_seen, limits,
     embed, gain, x, normed, squares, codes, ended, stride, first_token,
     SLOT: tl.constexpr, FRAME: tl.constexpr, CODES: tl.constexpr, HIDDEN: tl.constexpr, PARTS: tl.constexpr,
-    STRIDE: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     begin(EARLY)
     row = tl.program_id(0)
@@ -232,4 +231,4 @@ def _draw(
     if SLOT == FRAME - 1:
         tl.store(frames + slot, frame + 1)
     else:
-        _embed(embed, gain, x, normed, squares, first_token + drawn, row, HIDDEN, PARTS, STRIDE, BLOCK)
+        _embed(embed, gain, x, normed, squares, first_token + drawn, row, HIDDEN, PARTS, BLOCK)

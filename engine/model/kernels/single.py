@@ -17,7 +17,7 @@ from engine.model.kernels.chain import begin, wait
 @triton.jit
 def single(  # noqa: C901 - its branches are taken when it is compiled
     x, squares, weight, scales, out, gain, normed, normed_squares, eps,
-    N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PARTS: tl.constexpr, STRIDE: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PARTS: tl.constexpr,
     GATED: tl.constexpr, ADD: tl.constexpr, LATE: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """As engine.model.kernels.linear, which describes the arguments; K <= 4 BK."""
@@ -42,7 +42,7 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
     x0, x1, x2, x3 = _inputs(x, 0, k, K, BK), _inputs(x, 1, k, K, BK), _inputs(x, 2, k, K, BK), _inputs(x, 3, k, K, BK)
     if PARTS > 0:
         p = tl.arange(0, triton.next_power_of_2(PARTS))
-        square = tl.load(squares + p * STRIDE, mask=p < PARTS, other=0.0)
+        square = tl.load(squares + p, mask=p < PARTS, other=0.0)
     # The weights' type is widened here and not where they are read: until now they need no wait and few registers.
     total = w0.to(tl.float32) * x0.to(tl.float32)[None, :]
     second = u0.to(tl.float32) * x0.to(tl.float32)[None, :]
@@ -68,11 +68,11 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
         if PARTS > 0:
             z *= scale
         y = y / (1.0 + tl.exp(-y)) * z
-    _stored(y, n, out, gain, normed, normed_squares, N, STRIDE, ADD)
+    _stored(y, n, out, gain, normed, normed_squares, N, ADD)
 
 
 @triton.jit
-def _stored(y, n, out, gain, normed, squares, N: tl.constexpr, STRIDE: tl.constexpr, ADD: tl.constexpr):
+def _stored(y, n, out, gain, normed, squares, N: tl.constexpr, ADD: tl.constexpr):
     """A program's outputs; with ADD they are added to what is there, and the norm of the sums is begun."""
     kept = n < N
     if ADD:
@@ -83,7 +83,7 @@ def _stored(y, n, out, gain, normed, squares, N: tl.constexpr, STRIDE: tl.conste
         wide = tl.where(kept, rounded.to(tl.float32), 0.0)
         weighed = wide * tl.load(gain + n, mask=kept, other=0.0).to(tl.float32)
         tl.store(normed + n, weighed.to(rounded.dtype), mask=kept)
-        tl.store(squares + tl.program_id(0) * STRIDE, tl.sum(wide * wide, 0))
+        tl.store(squares + tl.program_id(0), tl.sum(wide * wide, 0))
 
 
 @triton.jit
