@@ -166,8 +166,8 @@ def _lines(size: int) -> int:
 def _linear(  # noqa: C901 - its branches are taken when it is compiled
     x, squares, weight, scales, out, gain, normed, normed_squares, partial, arrived, rows, eps,
     N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
-    PARTS: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, LEAD: tl.constexpr,
-    LINES: tl.constexpr, LINE: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
+    PARTS: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, LEAD: tl.constexpr, LINES: tl.constexpr,
+    LINE: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     SHARE: tl.constexpr = K // SPLITS
     if LEAD == 0:
@@ -183,46 +183,69 @@ def _linear(  # noqa: C901 - its branches are taken when it is compiled
     at_w = weight + row[:, None] + k[None, :]
     in_rows = (m < rows)[:, None]
     if LINES > 0:
-        line = tl.arange(0, LINES) * LINE
-        prefetch(weight + row[:, None] + line[None, :])
+        line = row[:, None] + (tl.arange(0, LINES) * LINE)[None, :]
+        prefetch(weight + line)
         if GATED:
-            prefetch(weight + N * K + row[:, None] + line[None, :])
+            prefetch(weight + N * K + line)
+    if ADD:
+        weight_of_norm = tl.load(gain + n, mask=n < N, other=0.0)
     wait(EARLY)
+    target = m[:, None].to(tl.int64) * N + n[None, :]
+    kept = in_rows & (n < N)[None, :]
+    # Asked for here, so that nobody waits for them after the loop; where they are many, registers are dearer.
+    if (PARTS > 0) & (BM <= 16):
+        square = _squares(squares, m, rows, PARTS)
+    if ADD:
+        own = tl.load(out + target, mask=kept, other=0.0)
     total, second = _product(at_x, at_w, in_rows, k, N * K, SHARE, BM, BN, BK, GATED, LEAD, POLICY, EARLY)
     if SPLITS > 1:
-        # The last to arrive adds all shares, in a fixed order, and leaves the counter as it was.
-        target = m[:, None].to(tl.int64) * N + n[None, :]
-        kept = in_rows & (n < N)[None, :]
-        tl.store(partial + split.to(tl.int64) * rows * N + target, total, mask=kept)
-        tl.debug_barrier()
         counter = arrived + tl.program_id(0) * tl.num_programs(2) + tl.program_id(2)
-        if tl.atomic_add(counter, 1) != SPLITS - 1:
+        last, total = _gathered(total, partial + target, kept, rows * N, split, counter, SPLITS)
+        if not last:
             return
-        tl.store(counter, 0)
-        total = tl.zeros((BM, BN), dtype=tl.float32)
-        for s in tl.static_range(SPLITS):
-            total += tl.load(partial + s * rows * N + target, mask=kept, other=0.0, cache_modifier=".cg")
     if scales is not None:
         total *= tl.load(scales + n, mask=n < N, other=0.0)[None, :]
         if GATED:
             second *= tl.load(scales + N + n, mask=n < N, other=0.0)[None, :]
     if PARTS > 0:
-        p = tl.arange(0, triton.next_power_of_2(PARTS))[:, None]
-        square = tl.load(squares + m[None, :] * PARTS + p, mask=(p < PARTS) & (m < rows)[None, :], other=0.0)
+        if BM > 16:
+            square = _squares(squares, m, rows, PARTS)
         scale = tl.rsqrt(tl.sum(square, 0) / K + eps)[:, None]
         total *= scale
         second *= scale
     if GATED:
         total = total / (1.0 + tl.exp(-total)) * second
-    target = m[:, None].to(tl.int64) * N + n[None, :]
-    kept = in_rows & (n < N)[None, :]
     if ADD:
-        total += tl.load(out + target, mask=kept, other=0.0).to(tl.float32)
+        total += own.to(tl.float32)
     rounded = total.to(out.dtype.element_ty)
     tl.store(out + target, rounded, mask=kept)
     if ADD:
         part = normed_squares + m * tl.num_programs(0) + tl.program_id(0)
-        _begin_norm(rounded, kept, gain, n, N, normed + target, part, m < rows)
+        _begin_norm(rounded, kept, weight_of_norm, normed + target, part, m < rows)
+
+
+@triton.jit
+def _gathered(total, at, kept, size, split, counter, SPLITS: tl.constexpr):
+    """Leaves a share of the sums; -> whether it was the last to arrive, and then all shares' sum, in a fixed order.
+
+    The counter is left as it was.
+    """
+    tl.store(at + split.to(tl.int64) * size, total, mask=kept)
+    tl.debug_barrier()
+    last = tl.atomic_add(counter, 1) == SPLITS - 1
+    if last:
+        tl.store(counter, 0)
+        total = tl.zeros_like(total)
+        for s in tl.static_range(SPLITS):
+            total += tl.load(at + s * size, mask=kept, other=0.0, cache_modifier=".cg")
+    return last, total
+
+
+@triton.jit
+def _squares(squares, m, rows, PARTS: tl.constexpr):
+    """The parts of the rows' sums of squares, [parts, BM]."""
+    p = tl.arange(0, triton.next_power_of_2(PARTS))[:, None]
+    return tl.load(squares + m[None, :] * PARTS + p, mask=(p < PARTS) & (m < rows)[None, :], other=0.0)
 
 
 @triton.jit
@@ -248,9 +271,9 @@ def _product(
 
 
 @triton.jit
-def _begin_norm(rounded, kept, gain, n, N: tl.constexpr, at, part, in_rows):
+def _begin_norm(rounded, kept, gain, at, part, in_rows):
     """Leaves what `Normed` holds of a tile: its values times the norm's weight, its share of the sums of squares."""
     wide = tl.where(kept, rounded.to(tl.float32), 0.0)
-    weighed = wide * tl.load(gain + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+    weighed = wide * gain.to(tl.float32)[None, :]
     tl.store(at, weighed.to(rounded.dtype), mask=kept)
     tl.store(part, tl.sum(wide * wide, 1), mask=in_rows)

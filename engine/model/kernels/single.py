@@ -36,6 +36,9 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
         own = tl.load(scales + tl.minimum(n, N - 1))
         if GATED:
             other = tl.load(scales + N + tl.minimum(n, N - 1))
+    before, weight_of_norm = None, None
+    if ADD:
+        weight_of_norm = tl.load(gain + n, mask=n < N, other=0.0)
     wait(EARLY)
     if LATE:
         begin(EARLY)
@@ -43,6 +46,8 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
     if PARTS > 0:
         p = tl.arange(0, triton.next_power_of_2(PARTS))
         square = tl.load(squares + p, mask=p < PARTS, other=0.0)
+    if ADD:
+        before = tl.load(out + n, mask=n < N, other=0.0)
     # The weights' type is widened here and not where they are read: until now they need no wait and few registers.
     total = w0.to(tl.float32) * x0.to(tl.float32)[None, :]
     second = u0.to(tl.float32) * x0.to(tl.float32)[None, :]
@@ -68,21 +73,19 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
         if PARTS > 0:
             z *= scale
         y = y / (1.0 + tl.exp(-y)) * z
-    _stored(y, n, out, gain, normed, normed_squares, N, ADD)
+    _stored(y, n, out, before, weight_of_norm, normed, normed_squares, N, ADD)
 
 
 @triton.jit
-def _stored(y, n, out, gain, normed, squares, N: tl.constexpr, ADD: tl.constexpr):
-    """A program's outputs; with ADD they are added to what is there, and the norm of the sums is begun."""
-    kept = n < N
+def _stored(y, n, out, before, gain, normed, squares, N: tl.constexpr, ADD: tl.constexpr):
+    """A program's outputs; with ADD what was there `before` is in them, and the norm of the sums is begun."""
     if ADD:
-        y += tl.load(out + n, mask=kept, other=0.0).to(tl.float32)
-    rounded = y.to(out.dtype.element_ty)
+        y += before.to(tl.float32)
+    kept, rounded = n < N, y.to(out.dtype.element_ty)
     tl.store(out + n, rounded, mask=kept)
     if ADD:
         wide = tl.where(kept, rounded.to(tl.float32), 0.0)
-        weighed = wide * tl.load(gain + n, mask=kept, other=0.0).to(tl.float32)
-        tl.store(normed + n, weighed.to(rounded.dtype), mask=kept)
+        tl.store(normed + n, (wide * gain.to(tl.float32)).to(rounded.dtype), mask=kept)
         tl.store(squares + tl.program_id(0), tl.sum(wide * wide, 0))
 
 
