@@ -45,6 +45,10 @@ class Pace:
         """Nobody waits any more for what is in flight."""
         self._flights.clear()
 
+    def longest(self, rows: int) -> float:
+        """What may pass until the next frame, be it as of late or one of so many rows."""
+        return max(self.frame, self._expected.get(_size(rows), 0.0))
+
     def quicker(self, few: int, all_rows: int) -> bool:
         """Whether a frame of `few` rows takes so much less than one of all that it is worth one."""
         small, large = self._expected.get(_size(few)), self._expected.get(_size(all_rows))

@@ -42,7 +42,7 @@ from engine.windows import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 BYTES_PER_SECOND = 2 * SAMPLE_RATE
 LEAD_BYTES = 2 * SAMPLES_PER_FRAME
-BRIDGE = 1.5  # how many times what a frame takes of late
+BRIDGE = 1.5  # how many times what passes at most between frames
 
 
 class Worker:
@@ -149,13 +149,18 @@ class Worker:
         """Sends what is ready. A stream among others starts with as much in hand as bridges the time to the next."""
         sequence.held += pcm
         sequence.quiet = trailing_quiet(pcm, sequence.quiet)
-        bridge = min(LEAD_BYTES, BRIDGE * self._pace.frame * BYTES_PER_SECOND)
-        if sequence.held and (at_once or sequence.heard_at is not None or len(sequence.held) >= bridge):
+        if sequence.held and (at_once or sequence.heard_at is not None or len(sequence.held) >= self._bridge()):
             if sequence.heard_at is None:
                 sequence.heard_at = self._clock()
             self._outgoing.append(Audio(sequence.request_id, sequence.held, sequence.tokens))
             sequence.sent += len(sequence.held) // 2
             sequence.held = b""
+
+    def _bridge(self) -> float:
+        """Bytes that last until the next frame of all streams; without a device of its own always a frame's."""
+        if not self._runner.ahead:
+            return LEAD_BYTES
+        return min(LEAD_BYTES, BRIDGE * self._pace.longest(len(self._scheduler.running)) * BYTES_PER_SECOND)
 
     def _accept(self, message: Generate) -> None:
         try:

@@ -78,6 +78,14 @@ def test_what_passes_between_frames_is_the_most_of_late() -> None:
     assert pace.frame == pytest.approx(0.02, rel=0.05)
 
 
+def test_the_longest_wait_is_that_of_late_or_a_whole_batchs() -> None:
+    pace, now = Pace(), 0.0
+    for rows, seconds in ((256, 0.05), *[(4, 0.02)] * 100):
+        now = flown(pace, rows, seconds, now)
+    assert pace.longest(4) == pytest.approx(0.02, rel=0.05)
+    assert pace.longest(256) == pytest.approx(0.05)
+
+
 def test_a_host_that_is_late_does_not_make_the_next_launch_later() -> None:
     """A first frame behind many prompts, and launches that take longer than the guard."""
     device, late, prompts = 0.015, GUARD + 0.001, 0.2

@@ -240,8 +240,17 @@ def first_piece(script: Script, request_id: int) -> int:
     return next(len(m.pcm) for m in script.sent if isinstance(m, Audio) and m.request_id == request_id)
 
 
-def test_a_stream_among_others_starts_with_what_bridges_a_frame(endless: ModelRunner) -> None:
-    turns: list[list[ToEngine]] = [[generate(1, max_tokens=140)], [], [], [], [generate(2)]]
+def test_a_stream_among_others_starts_with_a_frame_in_hand(endless: ModelRunner) -> None:
+    alone = run(endless, [generate(1)])
+    crowd = run(endless, [generate(1, max_tokens=140)], [], [], [], [generate(2)])
+    assert first_piece(alone, 1) < FRAME_BYTES <= first_piece(crowd, 2)
+
+
+def test_on_a_quick_device_it_starts_with_what_bridges_a_frame(
+    endless: ModelRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ModelRunner, "ahead", 1)
+    turns: list[list[ToEngine]] = [[generate(1, max_tokens=140)], [], [], [], [], [generate(2)]]
     slow = run(endless, *turns, clock=partial(next, count(step=0.04)))
     quick = run(endless, *turns, clock=partial(next, count(step=0.001)))
     assert first_piece(slow, 1) == first_piece(quick, 1) == first_piece(quick, 2) < FRAME_BYTES <= first_piece(slow, 2)
@@ -252,10 +261,10 @@ def test_streams_far_ahead_of_their_listeners_let_a_new_one_go_first(endless: Mo
     script = run(endless, early, *([[]] * 20), [generate(3)], slots=3, clock=lambda: 0.0)
     ids = [m.request_id for m in script.sent if isinstance(m, Audio)]
     new = ids.index(3)
-    # Its three frames came without a frame for the others between them, and these got all of theirs in the end.
+    # Its first frames came without a frame for the others between them, and these got all of theirs in the end.
     assert ids[new - 1 : new + 1] == [2, 3]
     assert len(script.pcm(1)) == len(script.pcm(2)) == 40 * FRAME_BYTES
-    assert ids[:new].count(1) == 21 - 2
+    assert ids[:new].count(1) == 21 - 3
 
 
 def test_a_short_request_among_others_is_heard_to_its_end(endless: ModelRunner) -> None:
