@@ -80,6 +80,14 @@ def started(model: GraphLlama, loaded: Loaded, streams: int) -> GraphLlama:
     return model
 
 
+def step_error(model: GraphLlama, plain: TorchLlama, streams: int, count: int) -> float:
+    """How far the next step's logits are from plain torch's, as a share of them."""
+    rows = torch.arange(streams, device=DEVICE)
+    hidden = plain.step(plain.state.token[rows], rows, plain.state.position[rows], CONTEXT)
+    expected = F.linear(hidden, plain.weights.head[0]).float()
+    return float((first_logits(model, streams, count) - expected).norm() / expected.norm())
+
+
 def apart(mine: Tensor, theirs: Tensor) -> float:
     """How far caches differ, as a share of `theirs`, where it holds a prompt: padding in `mine` does not count."""
     written = theirs.float() != 0
@@ -101,11 +109,7 @@ def test_logits_equal_plain_torch(
         for mine, theirs in ((model.keys, plain.keys), (model.values, plain.values)):
             assert apart(mine, theirs) < 0.12
             mine.copy_(theirs)
-    rows = torch.arange(streams, device=DEVICE)
-    hidden = plain.step(plain.state.token[rows], rows, plain.state.position[rows], CONTEXT)
-    expected = F.linear(hidden, plain.weights.head[0]).float()
-    error = (first_logits(model, streams, count) - expected).norm() / expected.norm()
-    assert error < tolerance
+    assert step_error(model, plain, streams, count) < tolerance
     assert not model.step.scratch.arrived.any()
 
 
@@ -201,11 +205,7 @@ def test_keys_and_values_of_8_bits(
         # A number between two of 8 bits may fall to either side.
         assert apart(mine, theirs) < 0.04
         mine.copy_(theirs)
-    rows = torch.arange(streams, device=DEVICE)
-    hidden = plain.step(plain.state.token[rows], rows, plain.state.position[rows], CONTEXT)
-    expected = F.linear(hidden, plain.weights.head[0]).float()
-    error = (first_logits(model, streams, count) - expected).norm() / expected.norm()
-    assert error < tolerance
+    assert step_error(model, plain, streams, count) < tolerance
 
 
 def test_a_prompt_that_pads_another_leaves_keys_of_8_bits_alone(loaded: Loaded, build: Models) -> None:
