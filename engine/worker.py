@@ -123,13 +123,13 @@ class Worker:
 
     def _prefill(self) -> None:
         """All prompts together where that is quick; else a piece of one a turn while others are listened to."""
-        unready = [(sequence, self._sampled(sequence)) for sequence in self._scheduler.unready]
+        unready = self._scheduler.unready
         if self._runner.ahead:
-            self._runner.start_all(unready)
+            self._runner.start_all([(sequence, self._sampled(sequence)) for sequence in unready])
             return
-        for sequence, sampling in unready:
+        for sequence in unready:
             alone = not any(other.ready for other in self._scheduler.running)
-            (self._runner.start if alone else self._runner.prefill)(sequence, sampling)
+            (self._runner.start if alone else self._runner.prefill)(sequence, self._sampled(sequence))
             if not alone:
                 return
 

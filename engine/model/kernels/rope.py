@@ -30,21 +30,30 @@ def _turn(
 ):
     t, head, prompt = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     slot = tl.load(slots + prompt).to(tl.int64)
+    at = qkv + ((prompt * tl.num_programs(0) + t).to(tl.int64) * HEADS + head) * D
+    turn_head(at, keys, values, slot, t, head, cos, sin, D, HEADS, KV, CONTEXT)
+
+
+@triton.jit
+def turn_head(
+    at, keys, values, slot, position, head, cos, sin,
+    D: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, CONTEXT: tl.constexpr,
+):  # fmt: skip
+    """One head of a token, `at` its place in qkv: queries and keys are turned there, keys and values kept."""
     h = tl.arange(0, D // 2)
-    at = qkv + ((prompt * tl.num_programs(0) + t).to(tl.int64) * HEADS + head) * D + h
-    a, b = tl.load(at), tl.load(at + D // 2)
+    a, b = tl.load(at + h), tl.load(at + D // 2 + h)
     kind = keys.dtype.element_ty
+    # The place of this head's key or value in the cache; a query has none.
+    cache = ((slot * KV + (head - (HEADS - 2 * KV)) % KV) * CONTEXT + position) * D + h
     if head >= HEADS - KV:
-        cache = ((slot * KV + head - (HEADS - KV)) * CONTEXT + t) * D + h
         tl.store(values + cache, cast(a, kind))
         tl.store(values + cache + D // 2, cast(b, kind))
     else:
-        c, s = tl.load(cos + t * (D // 2) + h), tl.load(sin + t * (D // 2) + h)
+        c, s = tl.load(cos + position * (D // 2) + h), tl.load(sin + position * (D // 2) + h)
         turned_a = (a.to(tl.float32) * c - b.to(tl.float32) * s).to(a.dtype)
         turned_b = (b.to(tl.float32) * c + a.to(tl.float32) * s).to(a.dtype)
-        tl.store(at, turned_a)
-        tl.store(at + D // 2, turned_b)
+        tl.store(at + h, turned_a)
+        tl.store(at + D // 2 + h, turned_b)
         if head >= HEADS - 2 * KV:
-            cache = ((slot * KV + head - (HEADS - 2 * KV)) * CONTEXT + t) * D + h
             tl.store(keys + cache, cast(turned_a, kind))
             tl.store(keys + cache + D // 2, cast(turned_b, kind))

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.model.kernels.rope import turn_head
+
 
 def turn_rows(
     qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor
@@ -43,20 +45,5 @@ def _turn_rows(
         tl.store(lengths + row, tl.where(slot < 0, 0, position + 1))
     if slot < 0:
         return
-    h = tl.arange(0, D // 2)
-    at = qkv + (row.to(tl.int64) * HEADS + head) * D + h
-    a, b = tl.load(at), tl.load(at + D // 2)
-    # The place of this head's key or value in the cache; a query has none.
-    cache = ((slot * KV + (head - (HEADS - 2 * KV)) % KV) * CONTEXT + position) * D + h
-    if head >= HEADS - KV:
-        tl.store(values + cache, a)
-        tl.store(values + cache + D // 2, b)
-    else:
-        c, s = tl.load(cos + position * (D // 2) + h), tl.load(sin + position * (D // 2) + h)
-        turned_a = (a.to(tl.float32) * c - b.to(tl.float32) * s).to(a.dtype)
-        turned_b = (b.to(tl.float32) * c + a.to(tl.float32) * s).to(a.dtype)
-        tl.store(at, turned_a)
-        tl.store(at + D // 2, turned_b)
-        if head >= HEADS - 2 * KV:
-            tl.store(keys + cache, turned_a)
-            tl.store(keys + cache + D // 2, turned_b)
+    at = qkv + (row.to(tl.int64) * HEADS + head) * D
+    turn_head(at, keys, values, slot, position, head, cos, sin, D, HEADS, KV, CONTEXT)
