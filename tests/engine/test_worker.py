@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,10 +83,11 @@ def ending(load: Callable[[Path], ModelRunner], ending_model: Path) -> ModelRunn
 
 
 def run(
-    runner: ModelRunner, *turns: list[ToEngine], slots: int = 2, clock: Callable[[], float] = time.monotonic
+    runner: ModelRunner, *turns: list[ToEngine], slots: int = 2, clock: Callable[[], float] | None = None
 ) -> Script:
+    """On a clock that counts how often it is read: who waits for whom follows from the times that frames take."""
     script = Script(list(turns))
-    Worker(script, runner, slots, clock).run()  # type: ignore[arg-type]
+    Worker(script, runner, slots, clock or partial(next, count(step=0.001))).run()  # type: ignore[arg-type]
     return script
 
 
@@ -275,7 +275,9 @@ def test_a_short_request_among_others_is_heard_to_its_end(endless: ModelRunner) 
 
 
 def test_a_landed_frame_goes_out_at_once_and_first_to_those_who_have_heard_nothing(endless: ModelRunner) -> None:
-    script = run(endless, [generate(i, max_tokens=140) for i in (1, 2, 3)], *[[]] * 6, [generate(4)], slots=4)
+    turns = [[generate(i, max_tokens=140) for i in (1, 2, 3)], *[[]] * 6, [generate(4)]]
+    # On a clock so quick that nobody is far enough ahead to wait for the fourth.
+    script = run(endless, *turns, slots=4, clock=partial(next, count(step=0.1)))
     audio = [[m.request_id for m in frame if isinstance(m, Audio)] for frame in script.frames]
     first = audio.index([4])
     assert audio[first - 1 : first + 3] == [[1, 2, 3], [4], [1, 2, 3], [1, 2, 3, 4]]
