@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from engine.errors import ConfigError, InvalidRequest
 
@@ -19,6 +19,7 @@ KV_DTYPES: Final = ("auto", "fp8")
 CODEC_DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
 CPU_KERNELS: Final = ("auto", "native", "torch")
 GPU_KERNELS: Final = ("auto", "triton", "torch")
+LOG_FORMATS: Final = ("plain", "json")
 ATTENTIONS: Final = ("auto", "triton", "flash", "sdpa")
 
 
@@ -38,7 +39,7 @@ class EngineConfig:
     `memory_share` of a GPU's memory may be used; slots that do not fit it are refused at the start.
     `batch_invariant`: on a GPU, too, a seed gives the same codes alone and in any batch, at some cost in speed.
     `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default:
-    ~/.cache/lyre).
+    ~/.cache/lyre). `log_format`: json lets no line of an engine process reach standard error as it is: they are logged.
     """
 
     model: str | None = None
@@ -64,6 +65,7 @@ class EngineConfig:
     cpu_threads: int | None = None
     cache: str | None = None
     max_restarts: int = 3
+    log_format: Literal["plain", "json"] = "plain"
 
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):
@@ -80,6 +82,7 @@ class EngineConfig:
         _choice("cpu_kernel", self.cpu_kernel, CPU_KERNELS)
         _choice("gpu_kernel", self.gpu_kernel, GPU_KERNELS)
         _choice("attention", self.attention, ATTENTIONS)
+        _choice("log_format", self.log_format, LOG_FORMATS)
         _at_least("max_concurrency", self.max_concurrency, 1)
         _at_least("max_queue", self.max_queue, 0)
         _at_least("max_context", self.max_context, 256)
