@@ -19,7 +19,7 @@ from api.lifecycle import Lifecycle
 from api.log import JsonLines, PlainLines
 from api.models import DEMO_NOTE
 from api.progress import LoadingBar, StderrHandler
-from api.protocol import MAX_HEADERS, Protocol
+from api.protocol import protocol
 from api.scrape import metrics_port
 from api.settings import Settings
 from api.streaming import StreamAborted
@@ -55,8 +55,7 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level, settings.log_format)
     config = uvicorn.Config(
         app,
-        http=Protocol,
-        h11_max_incomplete_event_size=MAX_HEADERS,
+        http=protocol(settings),  # pyright: ignore[reportArgumentType]
         ws="none",
         lifespan="on",
         log_config=None,

@@ -107,6 +107,13 @@ class Settings(BaseModel):
     tracing: bool = Field(False, description="on or off: OpenTelemetry traces, sent as the OTEL_* variables say")
     drain_seconds: float = Field(30, ge=0, le=3600, description="time that running requests get when the server ends")
     first_chunk_timeout: float = Field(25, gt=0, le=600, description="seconds a request may wait for its first audio")
+    header_timeout: float = Field(
+        20, gt=0, le=600, description="seconds from a request's first byte to its head's last"
+    )
+    body_timeout: float = Field(20, gt=0, le=600, description="seconds that a request's body may take")
+    max_connections: int = Field(
+        4096, ge=1, le=65536, description="connections at once; for one more, the longest idle one is closed"
+    )
     send_timeout: float = Field(30, gt=0, le=600, description="seconds a client may stop reading")
 
     @field_validator("api_keys", "cors_origins", mode="before")

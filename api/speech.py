@@ -26,8 +26,6 @@ from schemas.speech import SpeechRequest, StreamFormat
 
 MAX_BODY: Final = 128 * 1024
 """Bytes. Two texts of 4,096 characters, each of which JSON may write in twelve bytes, fit with room to spare."""
-BODY_SECONDS: Final = 20.0
-"""How long a client may take to send its body."""
 
 _ENCODERS: Final = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "encoder")
 """At hundreds of streams the slow formats take more than one core."""
@@ -46,7 +44,7 @@ async def create_speech(request: Request[Any, Any, Any], context: NamedDependenc
     trace = trace_of(request.scope)
     who = caller(request)
     context.limits.count(who, trace.headers)
-    asked = await _asked(request)
+    asked = await _asked(request, context.settings.body_timeout)
     with ExitStack() as ends:
         ends.enter_context(context.limits.seat(who))
         stream = _submitted(asked, context, trace)
@@ -69,9 +67,9 @@ async def create_speech(request: Request[Any, Any, Any], context: NamedDependenc
         return SpeechResponse(audio, stream, ends.pop_all(), headers, trace, context.settings.send_timeout)
 
 
-async def _asked(request: Request[Any, Any, Any]) -> SpeechRequest:
+async def _asked(request: Request[Any, Any, Any], seconds: float) -> SpeechRequest:
     """The body. Whatever its content type says it is JSON: `curl -d` calls everything a form."""
-    body = (await _read_body(request)).removeprefix(b"\xef\xbb\xbf")
+    body = (await _read_body(request, seconds)).removeprefix(b"\xef\xbb\xbf")
     # Azure's clients may leave the model to the URL.
     deployment = request.path_params.get("deployment")
     return SpeechRequest.model_validate_json(body, context={"model": deployment} if deployment else None)
@@ -91,12 +89,14 @@ def _submitted(asked: SpeechRequest, context: AppContext, trace: Trace) -> Speec
     return stream
 
 
-async def _read_body(request: Request[Any, Any, Any]) -> bytes:
+async def _read_body(request: Request[Any, Any, Any], seconds: float) -> bytes:
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             return await request.body()
     except TimeoutError:
-        raise ApiError(408, "The body of the request did not arrive in time.", outcome="timeout") from None
+        # The rest of it is not waited for either.
+        late = "The body of the request did not arrive in time."
+        raise ApiError(408, late, outcome="timeout", headers={"connection": "close"}) from None
     except InternalServerException:
         # Litestar's word for a client that left in the middle of its upload.
         raise ClientGone from None
