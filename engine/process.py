@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,13 @@ async def start_worker(config: EngineConfig, inbox: str, outbox: str) -> asyncio
         stdin=asyncio.subprocess.PIPE,
         start_new_session=True,
         cwd=ROOT,
+        env=environment(),
     )
+
+
+def environment() -> dict[str, str]:
+    """This process' variables without the server's own: an engine process has no use for the keys of its callers."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LYRE_")}
 
 
 async def end_worker(process: asyncio.subprocess.Process, seconds: float) -> None:

@@ -82,12 +82,12 @@ def weights_of(checkpoint: Checkpoint, device: torch.device, config: EngineConfi
 def models_of(
     config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, device: torch.device, context: int,
     progress: Progress,
-) -> tuple[Any, Any, str]:  # fmt: skip
-    """The language model and the codec: in compiled CPU kernels where they fit, else in torch."""
+) -> tuple[Any, Any, tuple[str, str | None]]:  # fmt: skip
+    """Both models, in compiled CPU kernels where they fit, else in torch; the codec's name and commit."""
     progress("codec", 0.6)
     slots, threads = config.max_concurrency, config.cpu_threads or os.cpu_count() or 1
     codec, name = _codec(config)
-    tables, layers = codebook_tables(codec), snac_layers(codec, name)
+    tables, layers = codebook_tables(codec), snac_layers(codec, name[0])
     shape, layout, cache = checkpoint.shape, checkpoint.layout, config.cache_folder
     reason = _no_native(config, device, supports(shape, weights) and supports_codec(layers))
     if reason is None:
@@ -223,11 +223,13 @@ def _no_native(config: EngineConfig, device: torch.device, fits: bool) -> str | 
     return None if fits else "the model's dimensions do not fit the kernel's vectors"
 
 
-def _codec(config: EngineConfig) -> tuple[Any, str]:
+def _codec(config: EngineConfig) -> tuple[Any, tuple[str, str | None]]:
+    """The codec, its name and, from the hub, its commit."""
     if config.load_format == "dummy":
         name = config.codec or "snac-24khz"
-        return ckpt.dummy_codec(name), name
+        return ckpt.dummy_codec(name), (name, None)
     if config.codec is None and config.is_demo:
-        return ckpt.load_codec(str(DEMO_CHECKPOINT / "codec")), "lyre-demo-codec"
+        return ckpt.load_codec(str(DEMO_CHECKPOINT / "codec")), ("lyre-demo-codec", None)
     name = config.codec or ckpt.DEFAULT_CODEC
-    return ckpt.load_codec(name, config.codec_revision), name
+    folder = ckpt.codec_folder(name, config.codec_revision)
+    return ckpt.load_codec(str(folder)), (name, ckpt.commit_of(name, folder))
