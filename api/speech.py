@@ -19,7 +19,7 @@ from api.context import AppContext
 from api.errors import ApiError, ClientGone, busy
 from api.models import check_model
 from api.streaming import SpeechResponse, unless_gone
-from api.trace import Trace, trace_of
+from api.trace import Trace, trace_of, watched
 from api.voices import resolve_voice
 from engine import GenerationFailed, Normaliser, SamplingParams, SpeechStream
 from schemas.speech import SpeechRequest, StreamFormat
@@ -38,7 +38,7 @@ PATHS: Final = [
 ]
 
 
-@post(PATHS, status_code=200, guards=[require_key], request_max_body_size=MAX_BODY)
+@post(PATHS, status_code=200, guards=[require_key], middleware=[watched], request_max_body_size=MAX_BODY)
 async def create_speech(request: Request[Any, Any, Any], context: NamedDependency[AppContext]) -> SpeechResponse:
     """Speak a text; the audio is streamed while it is generated."""
     trace = trace_of(request.scope)
@@ -54,8 +54,13 @@ async def create_speech(request: Request[Any, Any, Any], context: NamedDependenc
         chunks = aiter(stream)
         first = await _first_or_shutdown(_first_chunk(chunks, context.settings.first_chunk_timeout), request)
         trace.ttfa = trace.elapsed
+        ends.enter_context(context.metrics.open_answer())
         audio = encoded(first, chunks, encoder)
-        headers = {"content-type": MEDIA_TYPES[asked.response_format], "x-accel-buffering": "no"}
+        headers = {
+            "content-type": MEDIA_TYPES[asked.response_format],
+            "x-accel-buffering": "no",
+            "server-timing": trace.server_timing,
+        }
         if asked.stream_format is StreamFormat.SSE:
             audio = sse.events(audio, stream)
             headers |= {"content-type": sse.MEDIA_TYPE, "cache-control": "no-store"}
@@ -71,12 +76,17 @@ async def _asked(request: Request[Any, Any, Any], seconds: float) -> SpeechReque
 
 
 def _submitted(asked: SpeechRequest, context: AppContext, trace: Trace) -> SpeechStream:
+    trace.format, trace.sse = asked.response_format.value, asked.stream_format is StreamFormat.SSE
+    trace.chars = len(asked.input)
     info = context.engine.info
     check_model(asked.model, info)
     voice = resolve_voice(asked.voice, info.voices, context.settings.voices)
-    trace.voice, trace.format = voice, asked.response_format.value
+    trace.voice = voice
     params = SamplingParams(**asked.sampling())  # pyright: ignore[reportArgumentType]
-    return context.engine.submit(asked.input, voice, params, Normaliser(**asked.normalize.model_dump()))
+    stream = context.engine.submit(asked.input, voice, params, Normaliser(**asked.normalize.model_dump()))
+    stream.timings.speed = asked.speed
+    trace.stream = stream
+    return stream
 
 
 async def _read_body(request: Request[Any, Any, Any], seconds: float) -> bytes:

@@ -145,8 +145,7 @@ def _sockets() -> Finding:
 
 def ports(settings: Settings) -> Iterator[Finding]:
     """Whether they are free."""
-    metrics = getattr(settings, "metrics_port", None)
-    for name, port in (("port", settings.port), ("metrics port", metrics)):
+    for name, port in (("port", settings.port), ("metrics port", settings.metrics_port)):
         if port is None:
             continue
         try:
