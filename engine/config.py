@@ -12,6 +12,7 @@ from engine.errors import ConfigError, InvalidRequest
 DEMO_CHECKPOINT: Final = Path(__file__).resolve().parent.parent / "demo" / "checkpoint"
 _DEVICE: Final = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 _LISTED: Final = re.compile(r"(?P<cpu>cpu)|(cuda:)?(?P<index>\d+)")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 DTYPES: Final = ("auto", "float32", "bfloat16")
 LOAD_FORMATS: Final = ("auto", "dummy")
 QUANTIZATIONS: Final = ("none", "fp8")
@@ -153,6 +154,11 @@ class SamplingParams:
             # The comparison is written so that NaN fails it.
             if value is not None and not low <= value <= high:
                 raise InvalidRequest(field.name, f"{field.name} must be between {low:g} and {high:g}")
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision names one state of a repository for ever; branches and tags can be moved."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
 def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:

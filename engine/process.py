@@ -37,7 +37,7 @@ async def start_worker(config: EngineConfig, inbox: str, outbox: str) -> asyncio
         cwd=ROOT,
         stderr=asyncio.subprocess.PIPE if logged else None,
         # A bar that is drawn again and again would be as many lines.
-        env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"} if logged else None,
+        env=environment() | ({"HF_HUB_DISABLE_PROGRESS_BARS": "1"} if logged else {}),
     )
     if process.stderr is not None:
         relay = asyncio.create_task(_log_lines(process.stderr))
@@ -56,6 +56,11 @@ async def _log_lines(pipe: asyncio.StreamReader) -> None:
         rest = rest[:LONGEST_LINE]
     if rest:
         log.warning("%s", rest.decode(errors="replace"))
+
+
+def environment() -> dict[str, str]:
+    """This process' variables without the server's own: an engine process has no use for the keys of its callers."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LYRE_")}
 
 
 async def end_worker(process: asyncio.subprocess.Process, seconds: float) -> None:
