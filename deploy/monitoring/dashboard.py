@@ -112,8 +112,8 @@ ROWS: Final[dict[str, list[Panel]]] = {
             "What runs",
             "short",
             {
-                "{{version}} {{model}} {{device}} {{dtype}} {{kernel}}": "count by (version, model, device, dtype, kernel)"
-                " (tts_build_info{})"
+                "{{version}} {{model}} {{device}} {{dtype}} {{kernel}}": "count by"
+                " (version, model, device, dtype, kernel) (tts_build_info{})"
             },
         ),
     ],
