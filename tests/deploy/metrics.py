@@ -1,4 +1,4 @@
-"""The metrics that a server promises, as docs/metrics.md lists them, and what in a PromQL expression is none of them."""
+"""The metrics that a server promises, as docs/metrics.md lists them, and what in PromQL is none of them."""
 
 import re
 from typing import Any, Final
