@@ -32,8 +32,8 @@ _READ: Final = """
 import json, sys
 from api.settings import load_settings
 from api.speech import MAX_BODY
-fields = ["max_concurrency", "max_queue", "drain_seconds", "first_chunk_timeout", "port", "host", "metrics_port",
-          "cache", "log_format", "send_timeout", "queue_timeout", "api_keys_file", "model", "codec"]
+fields = ["host", "port", "metrics_port", "log_format", "max_concurrency", "drain_seconds", "first_chunk_timeout",
+          "api_keys_file", "model", "codec"]
 answers = []
 for environ in json.load(sys.stdin):
     settings = load_settings({}, environ)
@@ -123,8 +123,8 @@ def test_settings(name: str, lyre: Path) -> None:
     variables = environment(render(name), container)
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     for variable in ("LYRE_CACHE", "HF_HOME", "TRITON_CACHE_DIR"):
-        assert variables[variable].startswith("/var/cache/lyre")
-    assert "readOnly" not in mounts["/var/cache/lyre"]
+        assert variables[variable].startswith("/cache/")
+    assert "readOnly" not in mounts["/cache"]
     assert "/tmp" in mounts
     assert read["log_format"] == "json"
     if "cpu" not in name:

@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
+import textwrap
 import tomllib
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -15,7 +18,7 @@ from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonit
 
 from tests.deploy.crds import SCHEMAS
 from tests.deploy.manifests import MIXES, NAMES, OVERLAYS, Manifest, components, one, render
-from tests.deploy.tools import ROOT
+from tests.deploy.tools import DEPLOY, ROOT, run
 
 MODELS = {"ScaledObject": ScaledObject, "ServiceMonitor": ServiceMonitor, "PrometheusRule": PrometheusRule}
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -72,6 +75,19 @@ def test_images_are_of_this_version(name: str) -> None:
     images = re.findall(r'"image": "([^"]+)"', json.dumps(render(name)))
     assert images
     assert set(images) == {f"lyre:{VERSION}-{kind}"}
+
+
+def test_the_overlay_in_the_docs(tmp_path: Path) -> None:
+    """What docs/operations.md tells people to write can be rendered, and pins every container to their image."""
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.+?)```", text, re.DOTALL)
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    overlay = tmp_path / "deploy/k8s/overlays/yours"
+    overlay.mkdir()
+    digest = "sha256:" + 64 * "1"
+    (overlay / "kustomization.yaml").write_text(textwrap.dedent(block).replace("sha256:...", digest), encoding="utf-8")
+    images = re.findall(r"^ +(?:- )?image: (.+)$", run("kubectl", "kustomize", overlay), re.MULTILINE)
+    assert set(images) == {f"registry.example.com/lyre@{digest}"}
 
 
 def _as_typed(each: Manifest) -> Manifest:
