@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from engine import EngineConfig
+from engine.guard import audible_ends
 from engine.messages import Audio, Cancel, Failed, Finished, FromEngine, Generate, Stop, ToEngine
 from engine.model.runner import ModelRunner
-from engine.guard import audible_ends
 from engine.pauses import pause
 from engine.text import TextChunk, chunks, frame_budget
 from engine.worker import Worker
