@@ -55,11 +55,14 @@ def target(flags: Sequence[str], url: str | None = None, pid: int | None = None)
         yield Target(server.url, server.pid, server, Path(folder))
 
 
-def add_target(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say which server."""
+def add_target(parser: argparse.ArgumentParser, own: bool = False) -> None:
+    """The arguments that say which server; `own`: only one of our own will do."""
+    parser.add_argument("flags", nargs="*", help="of lyre serve, behind --")
+    parser.set_defaults(url=None, pid=None)
+    if own:
+        return
     parser.add_argument("--url", help="a server that runs already")
     parser.add_argument("--pid", type=int, help="the process that speaks HTTP at --url, when it is on this machine")
-    parser.add_argument("flags", nargs="*", help="of lyre serve, behind --")
 
 
 def on_target(args: argparse.Namespace, work: Callable[[Target], int]) -> int:
