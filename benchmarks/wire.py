@@ -121,3 +121,18 @@ async def ask(url: str, body: dict[str, Any], answer: Answer | None = None, pati
         if wire is not None:
             wire.leave()
     return answer
+
+
+async def get(url: str, path: str, patience: float = 10.0) -> int:
+    """The status of a GET on a connection of its own. OSError, TimeoutError; ValueError for what is no answer."""
+    parts = urlsplit(url)
+    async with asyncio.timeout(patience):
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nhost: {parts.netloc}\r\nconnection: close\r\n\r\n".encode())
+            line = (await reader.read(READ_BYTES)).split(b" ", 2)
+        finally:
+            writer.close()
+    if len(line) < 3:
+        raise ValueError("no answer")
+    return int(line[1])
