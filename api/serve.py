@@ -15,7 +15,6 @@ from rich.console import Console
 
 from api import __version__
 from api.app import create_app
-from api.descriptors import allow_connections
 from api.lifecycle import Lifecycle
 from api.models import DEMO_NOTE
 from api.progress import LoadingBar, StderrHandler
@@ -48,7 +47,6 @@ def serve(settings: Settings) -> int:
         log.error("the engine cannot run: %s", error, exc_info=None if isinstance(error, EngineError) else error)
         server.should_exit = True
 
-    allow_connections()
     app = create_app(settings, on_ready=on_ready, on_failure=on_failure, on_progress=bar.show)
     listener = listen(settings.host, settings.port, settings.send_timeout)
     url = _url(listener)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.probed import FOLDER, MODULE, probe
 from benchmarks.server import OwnServer, ServerFailed
@@ -30,6 +32,13 @@ class Target:
     def health(self) -> dict[str, Any]:
         """What /health says, good or bad news."""
         return httpx.get(self.url + "/health", timeout=10, headers={"connection": "close"}).json()
+
+    def outcomes(self) -> Counter[str]:
+        """How the requests ended that have ended so far, as its metrics say; nothing where there are none."""
+        answer = httpx.get(self.url + "/metrics", timeout=10, headers={"connection": "close"})
+        families = text_string_to_metric_families(answer.text) if answer.status_code == 200 else []
+        samples = [sample for family in families for sample in family.samples if sample.name == "tts_requests_total"]
+        return Counter({sample.labels["outcome"]: int(sample.value) for sample in samples})
 
     def held(self) -> dict[str, int]:
         """What its requests hold at this moment: as much of it as can be seen from here."""
