@@ -10,7 +10,14 @@ VOICE ?= tara
 OUT ?= speech.wav
 ARGS ?=
 
-.PHONY: serve speak bench test test-page test-clients test-deploy fuzz check format clean
+LOCK := deploy/requirements.lock
+# Licences that go with an Apache-2.0 program, by a part of their names; and what must not be in any name.
+PERMITTED := Apache;MIT;BSD;ISC;PSF;Python Software Foundation;MPL;Mozilla Public License 2.0;Unlicense;Zlib
+REFUSED := GPL;Affero;SSPL;EUPL;CDDL;Commons Clause;Business Source;Non-Commercial
+# snac declares no licence in its package; its repository says MIT. docs/licences.md
+UNDECLARED := snac
+
+.PHONY: serve speak bench doctor test test-page test-clients test-deploy fuzz lock audit licences check format clean
 
 serve: $(VENV)/.runtime
 	$(BIN)/lyre serve $(ARGS)
@@ -35,6 +42,22 @@ test-page: $(VENV)/.page
 
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m pytest tests/fuzz/fuzz_document.py tests/fuzz/fuzz_bytes.py -s $(ARGS)
+
+doctor: $(VENV)/.runtime
+	$(BIN)/lyre doctor $(ARGS)
+
+# All platforms, Python 3.11 and newer, with hashes. Reads metadata only and installs nothing. ARGS="--upgrade" for newer versions.
+lock: $(VENV)/.audit
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --quiet -o $(LOCK) $(ARGS)
+
+# Needs the network, and fails without: what could not be looked up counts as not audited.
+audit: $(VENV)/.audit
+	$(BIN)/pip-audit --requirement $(LOCK) --require-hashes --disable-pip --strict $(ARGS)
+
+# Of what is installed here and in the lock file; NVIDIA's libraries are not where no GPU is.
+licences: $(VENV)/.audit
+	$(BIN)/pip-licenses --python $(BIN)/python --from mixed --partial-match --fail-on "$(REFUSED)" --packages $$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' $(LOCK))
+	@$(BIN)/pip-licenses --python $(BIN)/python --from mixed --partial-match --allow-only "$(PERMITTED)" --ignore-packages $(UNDECLARED) --packages $$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' $(LOCK)) > /dev/null
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -67,6 +90,10 @@ $(VENV)/.page: $(VENV)/.dev
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	$(BIN)/pip install --quiet --group fuzz
+	touch $@
+
+$(VENV)/.audit: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --group audit
 	touch $@
 
 $(CLIENTS)/.python: pyproject.toml
