@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,16 +27,13 @@ _RELAYS: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks too loose
 async def start_worker(config: EngineConfig, inbox: str, outbox: str) -> asyncio.subprocess.Process:
     """`inbox` and `outbox` are the worker's ends of its two sockets."""
     settings = msgspec.json.encode(_anchored(config)).decode()
-    logged = config.log_format == "json"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", WORKER, inbox, outbox, settings),
         # The pipe tells the worker that this process lives; a new session keeps the terminal's Ctrl-C away from it.
         stdin=asyncio.subprocess.PIPE,
         start_new_session=True,
         cwd=ROOT,
-        stderr=asyncio.subprocess.PIPE if logged else None,
-        # A bar that is drawn again and again would be as many lines.
-        env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"} if logged else None,
+        stderr=asyncio.subprocess.PIPE if config.log_format == "json" else None,
     )
     if process.stderr is not None:
         relay = asyncio.create_task(_log_lines(process.stderr))
