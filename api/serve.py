@@ -17,7 +17,7 @@ from api import __version__
 from api.app import create_app
 from api.lifecycle import Lifecycle
 from api.log import JsonLines, PlainLines
-from api.models import DEMO_NOTE
+from api.models import DEMO_NOTE, unpinned
 from api.progress import LoadingBar, StderrHandler
 from api.protocol import protocol
 from api.scrape import metrics_port
@@ -43,6 +43,8 @@ def serve(settings: Settings) -> int:
         gc.freeze()
         for line in ready_lines(info, url, needs_key=bool(settings.api_keys or settings.api_keys_file)):
             log.info("%s", line)
+        for line in unpinned(settings, info):
+            log.warning("%s", line)
 
     def on_failure(error: BaseException) -> None:
         bar.close()

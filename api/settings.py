@@ -86,6 +86,15 @@ class Settings(BaseModel):
     batch_invariant: bool = Field(
         EngineConfig.batch_invariant, description="on a GPU: a seed gives the same audio in any batch; slower"
     )
+    trim_silence: bool = Field(
+        EngineConfig.trim_silence, description="on or off: silence before the first sound is cut to 50 ms"
+    )
+    max_silence: float = Field(
+        EngineConfig.max_silence, description="seconds of silence after which a piece of text is given up; 0: never"
+    )
+    loop_guard: bool = Field(
+        EngineConfig.loop_guard, description="on or off: a piece of text in which the model goes in circles is ended"
+    )
     cpu_threads: int | None = Field(EngineConfig.cpu_threads, description="threads of the CPU path")
     cache: str | None = Field(EngineConfig.cache, description="folder of compiled kernels; none: ~/.cache/lyre")
     max_restarts: int = Field(EngineConfig.max_restarts, description="deaths of the engine before the server ends")

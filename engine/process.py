@@ -34,6 +34,7 @@ async def start_worker(config: EngineConfig, inbox: str, outbox: str) -> asyncio
         start_new_session=True,
         cwd=ROOT,
         stderr=asyncio.subprocess.PIPE if config.log_format == "json" else None,
+        env=environment(),
     )
     if process.stderr is not None:
         relay = asyncio.create_task(_log_lines(process.stderr))
@@ -52,6 +53,11 @@ async def _log_lines(pipe: asyncio.StreamReader) -> None:
         rest = rest[:LONGEST_LINE]
     if rest:
         log.warning("%s", rest.decode(errors="replace"))
+
+
+def environment() -> dict[str, str]:
+    """This process' variables without the server's own: an engine process has no use for the keys of its callers."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LYRE_")}
 
 
 async def end_worker(process: asyncio.subprocess.Process, seconds: float) -> None:
