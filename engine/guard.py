@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from engine.pauses import AUDIBLE
 from engine.repetition import Repetition
 from engine.scheduler import FrameResult
-from engine.sequence import FinishReason
+from engine.sequence import FinishReason, Sequence
 from engine.silence import Silence
 from engine.windows import SAMPLE_RATE, SAMPLES_PER_FRAME
 
-TAIL: Final = 256
+TAIL: Final = 128
 """Samples at a piece's end that are looked at first."""
 FADE: Final = SAMPLE_RATE // 50
 """A sound that is cut off dies away over so many samples."""
@@ -42,6 +42,10 @@ class Guard:
     def silence(self) -> Silence:
         """For a new request."""
         return Silence(self._trim, self._limit, heard=self._soundless)
+
+    def familiar(self, sequence: Sequence) -> int:
+        """How many of its latest 24 frames said nothing new."""
+        return self._repetition.familiar(sequence.slot) if self._repetition and sequence.slot is not None else 0
 
     def hear(self, results: list[FrameResult], codes: NDArray[np.int32], pcm: list[bytes]) -> list[Heard]:
         """A frame of each stream, all in slots of their own: its codes [B, 7], and the audio that it made ready."""

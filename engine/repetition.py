@@ -18,7 +18,7 @@ MEMORY: Final = 96
 SPAN: Final = 24
 """The latest frames that are judged: 2 s."""
 MOST: Final = 19
-"""How many of them may be familiar. In speech at most 9 were (docs/quality.md)."""
+"""How many of them may be familiar. In speech at most 8 were: docs/guard.md."""
 
 
 class Repetition:
@@ -44,6 +44,10 @@ class Repetition:
         self._count[slots] += familiar.astype(np.int32) - self._familiar[place]
         self._familiar[place] = familiar
         return self._count[slots] > MOST
+
+    def familiar(self, slot: int) -> int:
+        """How many of the slot's latest frames were familiar."""
+        return int(self._count[slot])
 
     def forgive(self, slots: NDArray[np.intp]) -> None:
         """Forgets what was familiar so far: all silences are alike."""

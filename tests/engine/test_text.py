@@ -203,6 +203,17 @@ def test_the_frame_budget_is_far_above_a_slow_reader(length: int) -> None:
     assert frame_budget("x" * length) * 2048 / 24_000 > length / 8
 
 
+def test_what_is_read_as_a_word_or_a_syllable_has_more() -> None:
+    # Half a second each: a digit of a card number, a character of a slow reader's Chinese.
+    for text in ("4111111111111111" * 4, "今天气温是二十五度" * 10, "안녕하세요" * 10):
+        assert frame_budget(text) * 2048 / 24_000 > len(text) / 2
+    assert frame_budget("Ja, über Nacht: naïve.") == frame_budget("x" * len("Ja, über Nacht: naïve."))
+
+
+def test_a_runaway_does_not_speak_for_minutes() -> None:
+    assert frame_budget("x" * MAX_CHUNK_CHARS) * 2048 / 24_000 < 60
+
+
 # ---- pauses and balance
 
 
