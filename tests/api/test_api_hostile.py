@@ -131,6 +131,22 @@ def test_what_would_take_long_to_parse_is_refused(server: LiveServer, engine: Fa
     assert engine.streams == []
 
 
+def test_a_body_that_is_no_http_is_logged_as_invalid(server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lyre.requests")
+    with connected(server) as connection:
+        connection.sendall(CHUNKED + b"5\r\nhello\r\n")
+        connection.sendall(b"noise\r\n")
+        assert rest(connection).startswith(b"HTTP/1.1 400 ")
+
+    def outcomes() -> list[str]:
+        return [
+            json.loads(record.getMessage())["outcome"] for record in caplog.records if record.name == "lyre.requests"
+        ]
+
+    assert eventually(lambda: outcomes() != [])
+    assert outcomes() == ["invalid"]
+
+
 def parsed(data: bytes) -> list[str]:
     """The kinds of events that a connection makes of these bytes in one read."""
     connection = Connection()
