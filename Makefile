@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-clients
+DEPLOY := .venv-deploy
 NODE := tests/clients/node
 TEXT ?= Hello there. This is Lyre, speaking from your own machine.
 VOICE ?= tara
@@ -16,7 +17,7 @@ REFUSED := GPL;Affero;SSPL;EUPL;CDDL;Commons Clause;Business Source;Non-Commerci
 # snac declares no licence in its package; its repository says MIT. docs/licences.md
 UNDECLARED := snac
 
-.PHONY: doctor lock audit licences serve speak bench test test-page test-clients fuzz check format clean
+.PHONY: serve speak bench doctor test test-page test-clients test-deploy fuzz lock audit licences check format clean
 
 serve: $(VENV)/.runtime
 	$(BIN)/lyre serve $(ARGS)
@@ -32,6 +33,9 @@ test: $(VENV)/.dev
 
 test-clients: $(VENV)/.runtime $(CLIENTS)/.python $(NODE)/node_modules/.package-lock.json
 	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
+
+test-deploy: $(VENV)/.runtime $(DEPLOY)/.python
+	$(DEPLOY)/bin/python -m pytest tests/deploy $(ARGS)
 
 test-page: $(VENV)/.page
 	$(BIN)/python -m pytest tests/page $(ARGS)
@@ -66,7 +70,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(NODE)/node_modules *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(DEPLOY) $(NODE)/node_modules *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Lyre needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
@@ -96,6 +100,12 @@ $(CLIENTS)/.python: pyproject.toml
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip install --quiet --upgrade "pip>=25.1"
 	$(CLIENTS)/bin/pip install --quiet --group clients
+	touch $@
+
+$(DEPLOY)/.python: pyproject.toml
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/pip install --quiet --upgrade "pip>=25.1"
+	$(DEPLOY)/bin/pip install --quiet --group deploy
 	touch $@
 
 $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json $(CLIENTS)/.python

@@ -118,7 +118,7 @@ class Audio(msgspec.Struct, tag=True, frozen=True, array_like=True, gc=False):
 
 
 class Finished(msgspec.Struct, tag=True, frozen=True, array_like=True):
-    """The request's slot is free. `reason`: "stop", "length" or "cancelled"."""
+    """The request's slot is free. `reason`: a `FinishReason`."""
 
     request_id: int
     reason: str
