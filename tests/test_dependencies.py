@@ -20,6 +20,7 @@ OURS = {"api", "engine", "schemas", "benchmarks", "demo", "tests"}
 OPTIONAL = {
     "triton": "torch's CUDA builds bring it",
     "flash_attn": "an extra",
+    "opentelemetry": "the extra otel",
     "matplotlib": "the group bench",
     "faster_whisper": "a recogniser, asked for by name",
     "click": "rich-click's",
