@@ -46,9 +46,9 @@ fuzz: $(VENV)/.fuzz
 doctor: $(VENV)/.runtime
 	$(BIN)/lyre doctor $(ARGS)
 
-# All platforms, Python 3.11 and newer, with hashes. Reads metadata only and installs nothing. ARGS="--upgrade" for newer versions.
+# With the extra otel, for all platforms, Python 3.11 and newer, with hashes. Reads metadata only and installs nothing. ARGS="--upgrade" for newer versions.
 lock: $(VENV)/.audit
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --quiet -o $(LOCK) $(ARGS)
+	$(BIN)/uv pip compile pyproject.toml --extra otel --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --quiet -o $(LOCK) $(ARGS)
 
 # Needs the network, and fails without: what could not be looked up counts as not audited.
 audit: $(VENV)/.audit

@@ -21,6 +21,9 @@ from api.errors import ApiError
 from api.settings import Settings
 from api.trace import identity, new_request_id
 
+REFUSED: Final = "refused"
+"""In the state of a request whose body turned out to be no HTTP: it has been answered with a 400."""
+
 _SLICE: Final = 2048
 """Bytes that are parsed at once; what is incomplete is looked at after each."""
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -115,7 +118,8 @@ class Protocol(H11Protocol):
             ):
                 self.transport.write(self.conn.send(event) or b"")
             if self.cycle is not None and not self.cycle.response_complete:
-                # Nobody is left to answer to.
+                # It has its answer. The route that reads the body is told why there is no more of it.
+                self.scope.setdefault("state", {})[REFUSED] = True
                 self.cycle.disconnected = True
         # Otherwise an answer is under way, and cutting it is all that can be said.
         self.transport.close()

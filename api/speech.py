@@ -18,6 +18,7 @@ from api.auth import caller, require_key
 from api.context import AppContext
 from api.errors import ApiError, ClientGone, busy
 from api.models import check_model
+from api.protocol import REFUSED
 from api.streaming import SpeechResponse, unless_gone
 from api.trace import Trace, trace_of, watched
 from api.voices import resolve_voice
@@ -98,7 +99,9 @@ async def _read_body(request: Request[Any, Any, Any], seconds: float) -> bytes:
         late = "The body of the request did not arrive in time."
         raise ApiError(408, late, outcome="timeout", headers={"connection": "close"}) from None
     except InternalServerException:
-        # Litestar's word for a client that left in the middle of its upload.
+        # Litestar's word for a body that has no end.
+        if request.scope["state"].get(REFUSED):
+            raise ApiError(400, "Invalid HTTP request received.") from None
         raise ClientGone from None
 
 

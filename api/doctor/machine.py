@@ -138,9 +138,8 @@ def _sockets() -> Finding:
                 made.bind(str(Path(folder) / "out"))
             return ok("sockets", f"can be made in {Path(folder).parent}")
     except OSError as problem:
-        where = tempfile.gettempdir() if not isinstance(problem, FileNotFoundError) else "no folder for temporary files"
         advice = f"set TMPDIR to a short path (a socket's has at most {SOCKET_PATH} bytes) that can be written"
-        return error("sockets", f"{where}: {problem.strerror or problem}", advice)
+        return error("sockets", f"cannot be made among temporary files: {problem.strerror or problem}", advice)
 
 
 def ports(settings: Settings) -> Iterator[Finding]:

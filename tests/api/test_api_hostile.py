@@ -3,8 +3,11 @@
 import json
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 
 import h11
 import httpx
@@ -126,6 +129,22 @@ def test_what_would_take_long_to_parse_is_refused(server: LiveServer, engine: Fa
             answer = b""
     assert not answer or answer.startswith(b"HTTP/1.1 400 ")
     assert engine.streams == []
+
+
+def test_a_body_that_is_no_http_is_logged_as_invalid(server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lyre.requests")
+    with connected(server) as connection:
+        connection.sendall(CHUNKED + b"5\r\nhello\r\n")
+        connection.sendall(b"noise\r\n")
+        assert rest(connection).startswith(b"HTTP/1.1 400 ")
+
+    def outcomes() -> list[str]:
+        return [
+            json.loads(record.getMessage())["outcome"] for record in caplog.records if record.name == "lyre.requests"
+        ]
+
+    assert eventually(lambda: outcomes() != [])
+    assert outcomes() == ["invalid"]
 
 
 def parsed(data: bytes) -> list[str]:
@@ -327,6 +346,44 @@ def test_a_full_house_closes_who_has_waited_longest(launch: Callable[..., LiveSe
         while not data.endswith(b"\r\n0\r\n\r\n"):
             data += speaking.recv(65536)
     assert eventually(lambda: len(server.server.server_state.connections) == 0)
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 300))
+from tests.api.fake_engine import FakeEngine
+from tests.api.live_server import LiveServer
+server = LiveServer(FakeEngine())
+server.start()
+server.wait_ready()
+print(server.port, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of processes are read as Linux has them")
+def test_descriptors_never_run_out() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LIMITED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process, ExitStack() as sockets:
+        try:
+            assert process.stdout is not None
+            address = ("127.0.0.1", int(process.stdout.readline()))
+            # Twice as many as the process may have, some with a byte of a request.
+            idle = [sockets.enter_context(socket.create_connection(address)) for _ in range(600)]
+            for connection in idle[::3]:
+                with suppress(ConnectionError):
+                    connection.sendall(b"G")
+            with socket.create_connection(address) as asking:
+                asking.settimeout(PATIENCE)
+                asking.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                assert rest(asking).startswith(b"HTTP/1.1 200 ")
+            # 300, which it had to ask for, less those that are kept back.
+            assert len([connection for connection in idle if not _is_closed(connection)]) <= 300 - RESERVE
+            assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 300
+        finally:
+            process.kill()
 
 
 def _is_closed(connection: socket.socket) -> bool:
