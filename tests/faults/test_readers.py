@@ -15,9 +15,9 @@ from benchmarks.judge import WHOLE, judge, speech
 from benchmarks.target import Target
 from benchmarks.vitals import vitals
 from benchmarks.wire import ask, request
-from tests.faults.conftest import PATIENCE
+from tests.faults.conftest import PATIENCE, PATIENT
 
-STALLED = 8
+STALLED = 6
 LONG = speech(0, repeat=2) | {"max_tokens": 280}
 
 
@@ -39,12 +39,12 @@ def deaf() -> Iterator[Callable[[Target], None]]:
 
 
 def test_those_who_stop_reading_hold_no_slot(launch: Callable[..., Target], deaf: Callable[[Target], None]) -> None:
-    found = launch("--max-queue", "16", "--send-timeout", "3")
+    found = launch("--max-queue", "16", "--send-timeout", "3", *PATIENT)
     assert found.pid is not None
     before = vitals((found.pid,)).rss_mib
     for _ in range(STALLED):
         deaf(found)
-    # All of them, and twice the slots, are before this one.
+    # All of them, and more than there are slots, are before this one.
     body = speech(1) | {"max_tokens": 70}
     assert judge(body, asyncio.run(ask(found.url, body, patience=PATIENCE)), None) == WHOLE
     end = time.monotonic() + PATIENCE
