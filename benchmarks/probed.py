@@ -4,7 +4,8 @@
 
 Each process answers on a Unix socket in the folder of the environment's PROBES: the server's how many asyncio tasks
 there are, the engine's how many requests are in its scheduler. `fault` makes the engine's next step fail as it does
-when the CUDA context is lost, `memory` as when there is no memory left. The servers and engines themselves know nothing of this.
+when the CUDA context is lost, `memory` as when there is no memory left. The servers and engines themselves know
+nothing of this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Case 23: a machine without enough memory, at the start or in the middle: an error in words, and no half of a server."""
+"""Case 23: not enough memory, at the start or in the middle: an error in words, and never half of a server."""
 
 from __future__ import annotations
 
