@@ -42,7 +42,7 @@ test-page: $(VENV)/.page
 
 # A real server for each kind of fault, a few minutes in all.
 faults: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/faults $(ARGS)
+	$(BIN)/python -m pytest tests/faults --timeout 600 $(ARGS)
 
 # Long: 5,000 generations at 16.
 soak: $(VENV)/.runtime
