@@ -28,16 +28,14 @@ _RELAYS: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks too loose
 async def start_worker(config: EngineConfig, inbox: str, outbox: str) -> asyncio.subprocess.Process:
     """`inbox` and `outbox` are the worker's ends of its two sockets."""
     settings = msgspec.json.encode(_anchored(config)).decode()
-    logged = config.log_format == "json"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", WORKER, inbox, outbox, settings),
         # The pipe tells the worker that this process lives; a new session keeps the terminal's Ctrl-C away from it.
         stdin=asyncio.subprocess.PIPE,
         start_new_session=True,
         cwd=ROOT,
-        stderr=asyncio.subprocess.PIPE if logged else None,
-        # A bar that is drawn again and again would be as many lines.
-        env=environment() | ({"HF_HUB_DISABLE_PROGRESS_BARS": "1"} if logged else {}),
+        stderr=asyncio.subprocess.PIPE if config.log_format == "json" else None,
+        env=environment(),
     )
     if process.stderr is not None:
         relay = asyncio.create_task(_log_lines(process.stderr))

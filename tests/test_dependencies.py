@@ -72,4 +72,6 @@ def test_the_lock_file_has_what_is_declared_with_hashes() -> None:
         requirement = Requirement(line)
         versions = locked.get(canonicalize_name(requirement.name), [])
         assert versions, f"{line} is not in the lock file: make lock"
-        assert all(requirement.specifier.contains(version) for version in versions), f"{line}, but {versions}: make lock"
+        assert all(requirement.specifier.contains(version) for version in versions), (
+            f"{line}, but {versions}: make lock"
+        )

@@ -43,7 +43,9 @@ def test_fire_and_are_silent(rules: Path) -> None:
 def test_cases_can_fail(rules: Path, tmp_path: Path) -> None:
     """An alert with another threshold does not pass them."""
     (tmp_path / "rules.yaml").write_text(rules.read_text(encoding="utf-8").replace("> 0.9", "> 0.99"), encoding="utf-8")
-    shutil.copy(CASES, tmp_path)
+    cases = yaml.safe_load(CASES.read_text(encoding="utf-8"))
+    cases["tests"] = [test for test in cases["tests"] if test["name"] == "full"]
+    (tmp_path / CASES.name).write_text(yaml.safe_dump(cases), encoding="utf-8")
     with pytest.raises(AssertionError, match="LyreSaturated"):
         run("promtool", "test", "rules", tmp_path / CASES.name)
 

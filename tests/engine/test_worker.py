@@ -13,7 +13,7 @@ import pytest
 
 from engine import EngineConfig
 from engine.guard import audible_ends
-from engine.messages import Audio, Cancel, Failed, Finished, FromEngine, Generate, Stop, ToEngine
+from engine.messages import Audio, Cancel, Failed, Finished, FromEngine, Generate, Started, Stepped, Stop, ToEngine
 from engine.model.runner import ModelRunner
 from engine.pauses import pause
 from engine.text import TextChunk, chunks, frame_budget
@@ -108,6 +108,29 @@ def test_a_request_is_spoken_and_finished(endless: ModelRunner) -> None:
     tokens = [message.tokens for message in script.sent if isinstance(message, Audio)]
     assert tokens == sorted(tokens)
     assert tokens[-1] == 42
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_the_server_is_told_who_has_a_slot_and_what_each_frame_took(
+    endless: ModelRunner, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    monkeypatch.setattr(ModelRunner, "ahead", ahead)
+    script = run(endless, [generate(1), generate(2)], slots=1)
+    kinds = [(type(m), m.request_id) for m in script.sent if isinstance(m, Started | Finished)]
+    assert kinds == [(Started, 1), (Finished, 1), (Started, 2), (Finished, 2)]
+    for request_id in (1, 2):
+        mine = [type(m) for m in script.sent if getattr(m, "request_id", None) == request_id]
+        assert mine[0] is Started
+    steps = [m for m in script.sent if isinstance(m, Stepped)]
+    assert [m.streams for m in steps][:12] == [1] * 12
+    assert len(steps) >= 12
+    assert all(m.seconds > 0 for m in steps)
+
+
+def test_a_frames_count_costs_no_message_of_its_own(endless: ModelRunner) -> None:
+    script = run(endless, [generate(i) for i in (1, 2)], slots=2)
+    heard = next(i for i, frame in enumerate(script.frames) if any(isinstance(m, Audio) for m in frame))
+    assert not [frame for frame in script.frames[heard:] if all(isinstance(m, Stepped) for m in frame)]
 
 
 @pytest.mark.parametrize("turns", [1, 3])
