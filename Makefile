@@ -17,7 +17,7 @@ REFUSED := GPL;Affero;SSPL;EUPL;CDDL;Commons Clause;Business Source;Non-Commerci
 # snac declares no licence in its package; its repository says MIT. docs/licences.md
 UNDECLARED := snac
 
-.PHONY: serve speak bench doctor test test-page test-clients test-deploy fuzz lock audit licences check format clean
+.PHONY: serve speak bench doctor test test-page test-clients test-deploy faults soak fuzz lock audit licences check format clean
 
 serve: $(VENV)/.runtime
 	$(BIN)/lyre serve $(ARGS)
@@ -39,6 +39,14 @@ test-deploy: $(VENV)/.runtime $(DEPLOY)/.python
 
 test-page: $(VENV)/.page
 	$(BIN)/python -m pytest tests/page $(ARGS)
+
+# A real server for each kind of fault, a few minutes in all.
+faults: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/faults --timeout 600 $(ARGS)
+
+# Long: 5,000 generations at 16.
+soak: $(VENV)/.runtime
+	$(BIN)/python -m benchmarks.soak --generations 5000 --most 16 $(ARGS)
 
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m pytest tests/fuzz/fuzz_document.py tests/fuzz/fuzz_bytes.py -s $(ARGS)

@@ -30,6 +30,9 @@ log = logging.getLogger("lyre")
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than the idle time of common load balancers, so that they, not we, close the connection."""
 
+KERNEL_SECONDS: Final = 30
+"""How much longer than our own deadline the kernel waits for a client that takes no data."""
+
 
 def serve(settings: Settings) -> int:
     """Serve until a signal ends it (0) or the engine cannot run (1). Raises ConfigError, or OSError for the address."""
@@ -121,8 +124,10 @@ def listen(host: str, port: int, write_deadline: float) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=1024)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Accepted connections inherit it: the kernel drops a peer that takes no data, even after we gave up on it.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(write_deadline * 1000))
+        # Accepted connections inherit it: the kernel drops a peer that takes no data, even after we gave up on it. Not
+        # before: it would look as if the client had left, and the kernel's clock starts long before ours.
+        seconds = write_deadline + KERNEL_SECONDS
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(seconds * 1000))
     return listener
 
 

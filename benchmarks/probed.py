@@ -4,7 +4,8 @@
 
 Each process answers on a Unix socket in the folder of the environment's PROBES: the server's how many asyncio tasks
 there are, the engine's how many requests are in its scheduler. `fault` makes the engine's next step fail as it does
-when the CUDA context is lost. The servers and engines themselves know nothing of this.
+when the CUDA context is lost, `memory` as when there is no memory left. The servers and engines themselves know
+nothing of this.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from typing import Any
 
 MODULE = "benchmarks.probed"
 FOLDER = "PROBES"
-FAULT = "CUDA error: an illegal memory access was encountered"
+FAULTS = {
+    "fault": RuntimeError("CUDA error: an illegal memory access was encountered"),
+    "memory": MemoryError("out of memory"),
+}
 
 
 def answer_probes(about: Callable[[str], dict[str, Any]]) -> None:
@@ -57,7 +61,7 @@ def engine(inbox: str, outbox: str, config: str) -> int:
     from engine.model.runner import ModelRunner
 
     schedulers: list[Any] = []
-    broken = threading.Event()
+    broken: list[Exception] = []
     launch = ModelRunner.launch
 
     class Scheduler(worker.Scheduler):
@@ -66,13 +70,13 @@ def engine(inbox: str, outbox: str, config: str) -> int:
             schedulers.append(self)
 
     def launch_or_fail(self: ModelRunner, *arguments: Any, **options: Any) -> Any:
-        if broken.is_set():
-            raise RuntimeError(FAULT)
+        if broken:
+            raise broken[0]
         return launch(self, *arguments, **options)
 
     def about(word: str) -> dict[str, Any]:
-        if word == "fault":
-            broken.set()
+        if error := FAULTS.get(word):
+            broken.append(error)
         return {"rows": sum(len(one.running) + one.waiting for one in schedulers)}
 
     worker.Scheduler, ModelRunner.launch = Scheduler, launch_or_fail  # type: ignore[method-assign, misc]

@@ -1,13 +1,15 @@
 """Runs a server for minutes under mixed traffic and looks for what grows: memory, descriptors, threads, lost slots.
 
     python -m benchmarks.soak --minutes 10 --most 16 -- --device auto
+    python -m benchmarks.soak --generations 5000 --most 16
 
 What follows `--` are flags of `lyre serve`; with `--url` and `--pid` a server that already runs on this machine is
 taken. Rounds of traffic, each followed by a rest in which every slot must come free and what the processes hold is
 read. Traffic: texts of a word to a paragraph, all voices, formats and events; clients that leave in the middle;
 requests that are wrong; connections cut in the middle of a request; as many at once as a number that changes every few
 seconds, up to `--most`. In the first round all of them work, with long texts, so that all that is ever touched has
-been: let `--most` be the server's `--max-concurrency`. Growth is counted from the rest after the first third of the
+been: let `--most` be the server's `--max-concurrency`. With `--generations`, all of them listen to short texts, in all
+formats, until so many have been heard to their end. Growth is counted from the rest after the first third of the
 rounds to the last. Exit status 1 when anything grew beyond its bound, an answer was not what it must be, or a process
 died. A table for people; the last line is one JSON document.
 """
@@ -16,11 +18,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -28,7 +30,7 @@ from typing import Any
 import httpx
 
 from benchmarks.report import print_document, print_table
-from benchmarks.server import OwnServer, ServerFailed
+from benchmarks.target import add_target, on_target
 from benchmarks.vitals import Vitals, engines, gpu_mib, vitals
 
 SPEECH = "/v1/audio/speech"
@@ -51,6 +53,7 @@ WRONG: tuple[tuple[dict[str, Any], int], ...] = (
     ({"input": ["Hello."], "voice": 7}, 400),
 )
 MOST_TOKENS = 1400  # of an answer, 17 s: a model that never ends its speech is cut there
+SHORT_TOKENS = 105  # 1.3 s
 REST_SECONDS = 20.0  # in which every slot must come free
 
 
@@ -67,39 +70,51 @@ class Round:
         self.faults.append(what)
 
 
+Kind = Callable[[httpx.AsyncClient, Round], Awaitable[None]]
+
+
 class Traffic:
     """Clients of one server, drawn from one seed."""
 
     def __init__(self, url: str, voices: list[str], most: int, seed: int) -> None:
         self._url, self._voices, self._most, self._draw = url, voices, most, random.Random(seed)
 
-    async def run(self, seconds: float, full: bool) -> Round:
-        """`most` clients for so long, of which a changing number work; `full`: all of them, with long texts."""
+    async def run(self, seconds: float, full: bool, generations: int | None = None) -> Round:
+        """`most` clients for so long, of which a changing number work; `full`: all of them, with long texts.
+
+        `generations`: all of them, with short texts, until so many have been heard, however long that takes.
+        """
         done, end = Round(), monotonic() + seconds
         at_once = [self._most]
+
+        def over() -> bool:
+            return monotonic() >= end if generations is None else done.counts["whole"] >= generations
+
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._most)
         async with httpx.AsyncClient(base_url=self._url, timeout=120, limits=limits) as client:
 
             async def worker(index: int) -> None:
-                while monotonic() < end:
+                while not over():
                     if index < at_once[0]:
-                        await self._one(client, done, full)
+                        await self._one(client, done, self._kind(full, generations is not None))
                     else:
                         await asyncio.sleep(0.2)
 
             async def change() -> None:
-                while not full and monotonic() < end:
+                while not (full or generations or over()):
                     at_once[0] = self._draw.randint(1, self._most)
                     await asyncio.sleep(self._draw.uniform(2, 8))
 
             await asyncio.gather(change(), *(worker(index) for index in range(self._most)))
         return done
 
-    async def _one(self, client: httpx.AsyncClient, done: Round, full: bool) -> None:
-        kinds: list[Callable[[httpx.AsyncClient, Round], Awaitable[None]]] = [
-            self._listen, self._leave, self._wrong, self._cut
-        ]  # fmt: skip
-        (kind,) = [self._long] if full else self._draw.choices(kinds, (60, 20, 15, 5))
+    def _kind(self, full: bool, short: bool) -> Kind:
+        if short:
+            return self._short
+        kinds: list[Kind] = [self._listen, self._leave, self._wrong, self._cut]
+        return self._long if full else self._draw.choices(kinds, (60, 20, 15, 5))[0]
+
+    async def _one(self, client: httpx.AsyncClient, done: Round, kind: Kind) -> None:
         try:
             await kind(client, done)
         except (httpx.TransportError, OSError) as error:
@@ -115,6 +130,10 @@ class Traffic:
 
     async def _long(self, client: httpx.AsyncClient, done: Round) -> None:
         await self._hear(client, done, self._request(words=90))
+
+    async def _short(self, client: httpx.AsyncClient, done: Round) -> None:
+        request = self._request(words=self._draw.choice((1, 2, 4)))
+        await self._hear(client, done, request | {"max_tokens": SHORT_TOKENS})
 
     async def _listen(self, client: httpx.AsyncClient, done: Round) -> None:
         request = self._request(words=self._draw.choice((1, 3, 8, 20, 60)))
@@ -230,10 +249,11 @@ async def soak(url: str, pid: int, args: argparse.Namespace) -> int:
     """All rounds and what they say; -> the exit status."""
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         voices = [voice["id"] for voice in (await client.get("/v1/audio/voices")).json()["voices"]]
-    traffic = Traffic(url, voices, args.most, args.seed)
+    traffic, began = Traffic(url, voices, args.most, args.seed), monotonic()
     rows, rests, faults = [], [await rest(url, pid)], []
     for number in range(1, args.rounds + 1):
-        done = await traffic.run(60 * args.minutes / args.rounds, full=number == 1)
+        share = args.generations and math.ceil(args.generations / args.rounds)
+        done = await traffic.run(60 * args.minutes / args.rounds, number == 1 and not share, share)
         rests.append(await rest(url, pid))
         rows.append(row(number, done, rests[-1]))
         faults += done.faults
@@ -248,7 +268,7 @@ async def soak(url: str, pid: int, args: argparse.Namespace) -> int:
     for line in [*wrong, *sorted(set(faults))[:10]]:
         print(line)
     print("nothing grew, nothing was lost" if not wrong else "NOT GOOD")
-    print_document(rows, bounds=bounds, wrong=wrong, minutes=args.minutes, most=args.most)
+    print_document(rows, bounds=bounds, wrong=wrong, seconds=round(monotonic() - began), most=args.most)
     return 1 if wrong else 0
 
 
@@ -256,27 +276,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """-> the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--generations", type=int, help="so many short texts, in place of minutes of mixed traffic")
     parser.add_argument("--rounds", type=int, default=6, help="six or more say more")
     parser.add_argument("--most", type=int, default=16, help="clients at once; as many as the server has slots")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grow-mib", type=float, default=32, help="how much each kind of memory may grow")
-    parser.add_argument("--url", help="a server that runs already; with --pid")
-    parser.add_argument("--pid", type=int, help="the process that speaks HTTP at --url")
-    parser.add_argument("flags", nargs="*", help="of lyre serve, behind --")
+    add_target(parser)
     args = parser.parse_args(arguments)
     if (args.url is None) != (args.pid is None) or args.rounds < 2:
         parser.error("--url goes with --pid, and --rounds is two or more")
-    with ExitStack() as stack:
-        url, pid = args.url, args.pid
-        if url is None:
-            server = stack.enter_context(OwnServer(args.flags))
-            try:
-                server.wait_ready()
-            except ServerFailed as error:
-                print(f"the server did not start: {error}", file=sys.stderr)
-                return 1
-            url, pid = server.url, server.pid
-        return asyncio.run(soak(url, pid, args))
+    return on_target(args, lambda found: asyncio.run(soak(found.url, found.pid or 0, args)))
 
 
 if __name__ == "__main__":

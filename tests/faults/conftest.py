@@ -8,11 +8,19 @@ from contextlib import ExitStack
 
 import pytest
 
+from api.settings import Settings
 from benchmarks.target import Target, target
 
 SMALL = ("--max-concurrency", "4", "--max-queue", "4")
 PATIENCE = 120.0
 """Seconds after which something that should happen counts as missing; no test measures time with it."""
+PATIENT = tuple(
+    word
+    for name in ("first_chunk_timeout", "queue_timeout")
+    if name in Settings.model_fields
+    for word in ("--" + name.replace("_", "-"), str(PATIENCE))
+)
+"""Flags of a server that waits as long as the tests do."""
 
 
 @pytest.fixture(scope="session", autouse=True)
