@@ -14,9 +14,12 @@ from api.errors import respond
 from api.health import about, live, ready
 from api.lifecycle import Lifecycle
 from api.limits import Limits
+from api.log import log_request
+from api.metrics import Metrics
 from api.models import get_model, list_audio_models, list_models
 from api.openapi import tell_openapi
 from api.playground.page import favicon, page_file, show_page
+from api.scrape import tell_metrics
 from api.settings import Settings
 from api.speech import create_speech
 from api.trace import mark_response
@@ -32,6 +35,7 @@ ROUTES = [
     about,
     live,
     ready,
+    tell_metrics,
     tell_openapi,
     show_page,
     page_file,
@@ -58,7 +62,8 @@ def create_app(
 
     lifecycle = Lifecycle(engine, loaded, on_failure, on_progress)
     limits = Limits(settings.requests_per_minute, settings.requests_at_once)
-    context = AppContext(settings, engine, lifecycle, limits)
+    metrics = Metrics(engine)
+    context = AppContext(settings, engine, lifecycle, limits, metrics)
     key_ring = KeyRing(settings.api_keys, settings.api_keys_file)
 
     @asynccontextmanager
@@ -75,7 +80,15 @@ def create_app(
         lifespan=[engine_life],
         exception_handlers={Exception: respond},
         before_send=[mark_response, Cors(settings.cors_origins).mark_response],
-        state=State({"key_ring": key_ring, "lifecycle": lifecycle, "open_lists": settings.open_lists}),
+        state=State(
+            {
+                "key_ring": key_ring,
+                "lifecycle": lifecycle,
+                "metrics": metrics,
+                "open_lists": settings.open_lists,
+                "watchers": (log_request, metrics.count),
+            }
+        ),
         logging_config=None,
         openapi_config=None,
     )

@@ -80,10 +80,10 @@ async def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: B
     key = _given_key(connection.headers)
     if not key:
         message = "You didn't provide an API key. Provide it in an Authorization header as 'Bearer YOUR_KEY'."
-        raise ApiError(401, message, outcome="rejected", headers=_CHALLENGE)
+        raise ApiError(401, message, outcome="unauthorized", headers=_CHALLENGE)
     if not keys.accepts(key):
         message = f"Incorrect API key provided: {_masked(key)}."
-        raise ApiError(401, message, code="invalid_api_key", outcome="rejected", headers=_CHALLENGE)
+        raise ApiError(401, message, code="invalid_api_key", outcome="unauthorized", headers=_CHALLENGE)
 
 
 async def require_list_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

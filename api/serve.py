@@ -18,7 +18,7 @@ from api.app import create_app
 from api.lifecycle import Lifecycle
 from api.models import DEMO_NOTE
 from api.progress import LoadingBar, StderrHandler
-from api.protocol import MAX_HEADERS, Protocol
+from api.protocol import protocol
 from api.settings import Settings
 from api.streaming import StreamAborted
 from engine import EngineError, ModelInfo
@@ -53,8 +53,7 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level)
     config = uvicorn.Config(
         app,
-        http=Protocol,
-        h11_max_incomplete_event_size=MAX_HEADERS,
+        http=protocol(settings),  # pyright: ignore[reportArgumentType]
         ws="none",
         lifespan="on",
         log_config=None,

@@ -99,8 +99,18 @@ class Settings(BaseModel):
     playground: bool = Field(True, description="on or off: the page at /")
     cors_origins: tuple[str, ...] = Field(("*",), description="web origins that may call, or none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning, error")
+    log_format: Literal["plain", "json"] = Field("plain", description="of all lines but the requests': plain or json")
+    metrics: bool = Field(True, description="on or off: /metrics for Prometheus, open to everybody who reaches it")
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="port of its own for it; none: the server's")
     drain_seconds: float = Field(30, ge=0, le=3600, description="time that running requests get when the server ends")
     first_chunk_timeout: float = Field(25, gt=0, le=600, description="seconds a request may wait for its first audio")
+    header_timeout: float = Field(
+        20, gt=0, le=600, description="seconds from a request's first byte to its head's last"
+    )
+    body_timeout: float = Field(20, gt=0, le=600, description="seconds that a request's body may take")
+    max_connections: int = Field(
+        4096, ge=1, le=65536, description="connections at once; for one more, the longest idle one is closed"
+    )
     send_timeout: float = Field(30, gt=0, le=600, description="seconds a client may stop reading")
 
     @field_validator("api_keys", "cors_origins", mode="before")

@@ -94,6 +94,19 @@ class Broken(msgspec.Struct, tag=True, frozen=True, array_like=True):
     field: str | None = None
 
 
+class Started(msgspec.Struct, tag=True, frozen=True, array_like=True):
+    """The request has got its slot: the end of its time in the queue."""
+
+    request_id: int
+
+
+class Stepped(msgspec.Struct, tag=True, frozen=True, array_like=True):
+    """A frame of the batch has landed: of how many streams, and how long the language model took for it."""
+
+    streams: int
+    seconds: float
+
+
 class Audio(msgspec.Struct, tag=True, frozen=True, array_like=True, gc=False):
     """The next samples of a request; `tokens` are the audio codes generated for it so far."""
 
@@ -119,4 +132,4 @@ class Failed(msgspec.Struct, tag=True, frozen=True, array_like=True):
     param: str | None = None
 
 
-FromEngine = Loading | Ready | Broken | Audio | Finished | Failed
+FromEngine = Loading | Ready | Broken | Started | Stepped | Audio | Finished | Failed

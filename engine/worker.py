@@ -29,6 +29,8 @@ from engine.messages import (
     Generate,
     Loading,
     Ready,
+    Started,
+    Stepped,
     Stop,
 )
 from engine.model.flight import Flight
@@ -82,7 +84,9 @@ class Worker:
         return self._pace.patience(self._clock()) if self._runner.ahead else 0.0
 
     def _step(self) -> None:
-        self._scheduler.schedule()
+        self._outgoing += [Started(sequence.request_id) for sequence in self._scheduler.schedule()]
+        # Before the prompts are worked on: the time in the queue ends here.
+        self._flush()
         self._prefill()
         if self._patience() > 0:
             return
@@ -102,7 +106,8 @@ class Worker:
     def _land(self, flight: Flight, passengers: list[tuple[Sequence, int]]) -> None:
         """Passes on what a frame brought to those who still want it: others ended while it was in the air."""
         ended = flight.land()
-        self._pace.landed(self._clock(), flight.seconds)
+        seconds = self._pace.landed(self._clock(), flight.seconds)
+        self._outgoing.append(Stepped(len(passengers), seconds))
         rows = [row for row, (s, chunk) in enumerate(passengers) if s.finish_reason is None and s.chunk == chunk]
         for row in rows:
             passengers[row][0].flying -= 1
@@ -119,7 +124,8 @@ class Worker:
                 self._emit(result.sequence, pcm[row], at_once=result.last or len(rows) == 1)
                 if result.last:
                     self._go_on(result.sequence)
-            self._flush()
+            if part:
+                self._flush()
 
     def _prefill(self) -> None:
         """All prompts together where that is quick; else a piece of one a turn while others are listened to."""
