@@ -9,7 +9,7 @@ VOICE ?= tara
 OUT ?= speech.wav
 ARGS ?=
 
-.PHONY: serve speak bench test test-page test-clients fuzz check format clean
+.PHONY: serve speak bench test test-page test-clients test-image fuzz check format clean
 
 serve: $(VENV)/.runtime
 	$(BIN)/lyre serve $(ARGS)
@@ -28,6 +28,9 @@ test-clients: $(VENV)/.runtime $(CLIENTS)/.python $(NODE)/node_modules/.package-
 
 test-page: $(VENV)/.page
 	$(BIN)/python -m pytest tests/page $(ARGS)
+
+test-image: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/deploy/build_image.py -s $(ARGS)
 
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m pytest tests/fuzz/fuzz_document.py tests/fuzz/fuzz_bytes.py -s $(ARGS)

@@ -28,7 +28,8 @@ def container_image() -> modal.Image:
     root = Path(__file__).resolve().parents[2]
     base = re.search(r"^ARG BASE=(\S+)$", (root / "deploy/Dockerfile").read_text(), re.MULTILINE)
     uv = re.search(r"^uv==(\S+)", (root / "deploy/requirements-build.lock").read_text(), re.MULTILINE)
-    assert base is not None and uv is not None, "deploy/Dockerfile and its locks belong to this file"
+    if base is None or uv is None:
+        raise ValueError("deploy/Dockerfile and its locks name no base, or no uv")
     image = (
         modal.Image.from_registry(base[1])
         .apt_install("gcc", "libc6-dev")
@@ -104,6 +105,8 @@ class Lyre:
 )
 def weights() -> None:
     """`modal run deploy/modal/app.py::weights`: the pinned revisions onto the Volume. The server never downloads."""
+    if not os.environ.get("LYRE_MODEL"):
+        raise ValueError("the demo voice needs no weights")
     from engine.model.checkpoint import load_codec, open_checkpoint
 
     open_checkpoint(os.environ["LYRE_MODEL"], os.environ.get("LYRE_REVISION"))
@@ -115,7 +118,8 @@ def weights() -> None:
 def smoke(at_once: int = chosen.target, most_first_audio: float = 1.0, most_real_time_factor: float = 1.0) -> None:
     """`modal run deploy/modal/app.py`: a fresh replica speaks some texts; exits with 1 unless all is well.
 
-    `at_once` texts together, first audio within `most_first_audio` seconds from here. The key is taken from SMOKE_KEY, Modal's tokens from MODAL_PROXY_KEY and MODAL_PROXY_SECRET.
+    `at_once` texts together, first audio within `most_first_audio` seconds from here. The key is taken from SMOKE_KEY,
+    Modal's tokens from MODAL_PROXY_KEY and MODAL_PROXY_SECRET.
     """
     named = {"api-key": "SMOKE_KEY", "modal-key": "MODAL_PROXY_KEY", "modal-secret": "MODAL_PROXY_SECRET"}
     headers = {header: os.environ[name] for header, name in named.items() if name in os.environ}

@@ -1,4 +1,4 @@
-"""deploy/modal as Modal sees it: deployed to the stand-in by the real command, and imported as a container imports it."""
+"""deploy/modal as Modal sees it: deployed to the stand-in by the real command, imported as a container imports it."""
 
 import importlib.util
 import os
@@ -53,7 +53,8 @@ def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A module of deploy/modal, its neighbours importable as in a container."""
     monkeypatch.syspath_prepend(str(APP.parent))
     spec = importlib.util.spec_from_file_location(f"lyre_modal_{name}", APP.parent / f"{name}.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up.
     monkeypatch.setitem(sys.modules, spec.name, module)

@@ -1,4 +1,4 @@
-"""deploy/Dockerfile, its locks, .dockerignore and compose.yaml: what can be known without building. build_image.py builds."""
+"""deploy/Dockerfile, its locks, .dockerignore and compose.yaml: what is known without building."""
 
 import fnmatch
 import http.server
@@ -20,8 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from api.settings import load_settings
 from tests.deploy.dockerfile import DEPLOY, ROOT, Stage, lineage, read_dockerfile, read_lock
+from tests.deploy.server import settings_of
 
 PRODUCTS = ("cpu", "cuda")
 LOCKS = sorted(path.name for path in DEPLOY.glob("*.lock"))
@@ -57,7 +57,9 @@ def test_the_base_is_one_content_and_all_else_is_made_from_it(stages: list[Stage
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_an_image_runs_the_server_as_nobody_special(stages: list[Stage], product: str) -> None:
+def test_an_image_runs_the_server_as_nobody_special(
+    stages: list[Stage], product: str, pytestconfig: pytest.Config
+) -> None:
     steps = [step for stage in lineage(stages, product) for step in stage.steps]
     last = dict(steps)
     assert steps[-1] == ("USER", "10001:10001")
@@ -68,8 +70,8 @@ def test_an_image_runs_the_server_as_nobody_special(stages: list[Stage], product
     assert last["VOLUME"] == '["/cache"]'
     assert '"python", "/app/bin/healthcheck.py"' in last["HEALTHCHECK"]
     environ = dict(re.findall(r"([A-Z_]+)=(\S+)", " ".join(a for name, a in steps if name == "ENV")))
-    settings = load_settings({}, {name: value for name, value in environ.items() if name.startswith("LYRE_")})
-    assert (settings.host, settings.port) == ("0.0.0.0", 8000)
+    settings = settings_of(environ, pytestconfig)
+    assert (settings["host"], settings["port"]) == ("0.0.0.0", 8000)
     assert all(environ[name].startswith("/cache") for name in ("LYRE_CACHE", "HF_HOME", "TRITON_CACHE_DIR"))
 
 
@@ -172,7 +174,9 @@ def answering(status: int) -> Iterator[tuple[int, list[str]]]:
 
 
 @pytest.mark.parametrize("service", ["lyre", "lyre-cpu"])
-def test_compose_runs_it_without_rights_and_lets_it_drain(compose: dict[str, Any], service: str) -> None:
+def test_compose_runs_it_without_rights_and_lets_it_drain(
+    compose: dict[str, Any], service: str, pytestconfig: pytest.Config
+) -> None:
     definition = compose["services"][service]
     assert definition["read_only"] is True
     assert definition["cap_drop"] == ["ALL"]
@@ -181,9 +185,9 @@ def test_compose_runs_it_without_rights_and_lets_it_drain(compose: dict[str, Any
     assert definition["restart"] == "unless-stopped"
     assert definition["build"]["target"] in PRODUCTS
     assert not definition["image"].endswith(":latest")
-    settings = load_settings({}, resolved(definition["environment"]))
-    assert int(definition["stop_grace_period"].removesuffix("s")) > settings.drain_seconds + 15
-    assert str(settings.api_keys_file) == "/run/secrets/" + definition["secrets"][0]
+    settings = settings_of(resolved(definition["environment"]), pytestconfig)
+    assert int(definition["stop_grace_period"].removesuffix("s")) > settings["drain_seconds"] + 15
+    assert settings["api_keys_file"] == "/run/secrets/" + definition["secrets"][0]
     assert set(definition["secrets"]) == set(compose["secrets"])
     # Open to this host alone until somebody says otherwise.
     assert resolved({"_": definition["ports"][0]})["_"] == "127.0.0.1:8000:8000"

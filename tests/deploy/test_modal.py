@@ -1,5 +1,6 @@
 """deploy/modal: what Modal would be told to run, and what its containers would do, run here."""
 
+import importlib
 import os
 import signal
 import socket
@@ -7,13 +8,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from api.settings import load_settings
 from tests.deploy.control_plane import ControlPlane
 from tests.deploy.modal_app import APP, PATIENCE, ROOT, clean_environ, environment_of, hooks, load, modal_command
+from tests.deploy.server import server_python, settings_of
 
 KEY = "sk-lyre-0123456789abcdef"
 
@@ -55,6 +57,15 @@ def server_function(plane: ControlPlane) -> Any:
     (found,) = [call.function for call in plane.calls["FunctionCreate"] if call.function.is_server]
     # Several kinds of GPU make several alternatives of one function.
     return found
+
+
+@pytest.fixture
+def replica(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> ModuleType:
+    """deploy/modal/replica.py, whose command runs in the server's own Python."""
+    monkeypatch.syspath_prepend(str(APP.parent))
+    module = importlib.import_module("replica")
+    monkeypatch.setattr(module, "COMMAND", (server_python(pytestconfig), *module.COMMAND[1:]))
+    return module
 
 
 def test_importing_the_app_opens_no_connection() -> None:
@@ -119,12 +130,12 @@ def test_the_image_is_the_dockerfiles(plane: ControlPlane) -> None:
     assert (ROOT / "deploy/requirements.lock").read_bytes() in locks
 
 
-def test_the_containers_settings_are_settings_of_the_server(plane: ControlPlane) -> None:
+def test_the_containers_settings_are_settings_of_the_server(plane: ControlPlane, pytestconfig: pytest.Config) -> None:
     given = environment_of(plane, 0)
-    settings = load_settings({}, given)
-    assert (settings.host, settings.port) == ("0.0.0.0", 8000)
-    assert settings.model == given["LYRE_MODEL"]
-    assert settings.max_concurrency == server_function(plane).max_concurrent_inputs
+    settings = settings_of(given, pytestconfig)
+    assert (settings["host"], settings["port"]) == ("0.0.0.0", 8000)
+    assert settings["model"] == given["LYRE_MODEL"]
+    assert settings["max_concurrency"] == server_function(plane).max_concurrent_inputs
 
 
 def test_what_is_chosen_is_deployed() -> None:
@@ -189,7 +200,7 @@ def test_choices_that_cannot_be_meant_are_named(
 
 @pytest.mark.timeout(400)
 def test_a_container_starts_asks_for_a_key_speaks_and_ends_with_0(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str], replica: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name not in environ]:
         monkeypatch.delenv(name)
@@ -218,23 +229,18 @@ def test_a_container_starts_asks_for_a_key_speaks_and_ends_with_0(
 
 
 def test_a_container_that_should_ask_for_keys_and_has_none_does_not_start(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str], replica: ModuleType
 ) -> None:
-    replica = load("replica", monkeypatch)
     with pytest.raises(PermissionError, match="LYRE_API_KEYS"):
         replica.start_replica(environ | {"LYRE_API_KEYS": " "}, True, PATIENCE, lambda code: None)
 
 
-def test_a_server_that_cannot_start_fails_the_containers_start(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replica = load("replica", monkeypatch)
+def test_a_server_that_cannot_start_fails_the_containers_start(environ: dict[str, str], replica: ModuleType) -> None:
     with pytest.raises(RuntimeError, match="exit code"):
         replica.start_replica(environ | {"LYRE_MAX_CONCURRENCY": "none"}, True, PATIENCE, lambda code: None)
 
 
-def test_a_server_that_dies_takes_its_container_along(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    replica = load("replica", monkeypatch)
+def test_a_server_that_dies_takes_its_container_along(environ: dict[str, str], replica: ModuleType) -> None:
     died, codes = threading.Event(), []
 
     def on_death(code: int) -> None:
