@@ -6,7 +6,7 @@ Read on the machine that deploys and, with the same values, again in the contain
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 PREFIX: Final = "ON_MODAL_"
 PORT: Final = 8000
@@ -121,7 +121,7 @@ def server_settings(environ: Mapping[str, str], choices: Choices) -> dict[str, s
     return settings
 
 
-def _parsed(name: str, value: str, kind: object) -> str | int | bool:
+def _parsed(name: str, value: str, kind: object) -> Any:
     try:
         return int(value) if kind is int else _TRUE_AND_FALSE[value.lower()] if kind is bool else value
     except (ValueError, KeyError):

@@ -186,7 +186,7 @@ def test_it_speaks_as_nobody_special_with_a_read_only_root(running: RunningRoot,
     assert max(abs(x) for x in memoryview(frames[: len(frames) // 2 * 2]).cast("h")) > 1000
 
 
-def test_its_healthcheck_is_content_and_its_doctor_can_be_called(running: RunningRoot) -> None:
+def test_its_healthcheck_is_content_and_other_commands_can_be_run_beside_it(running: RunningRoot) -> None:
     checked = running.inside("python", "/app/bin/healthcheck.py")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert '"ready"' in checked.stdout

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import functools
 import json
+import socket
 import threading
 import time
 from collections import defaultdict
@@ -70,9 +71,9 @@ class ControlPlane:
 
     async def _serve(self) -> None:
         server = Server([_Methods(self.handlers())])
-        await server.start("127.0.0.1", 0)
-        assert server._server is not None
-        self.url = f"http://127.0.0.1:{server._server.sockets[0].getsockname()[1]}"
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            await server.start(sock=listener.dup())
         self._up.set()
         await self._end.wait()
         server.close()

@@ -60,7 +60,7 @@ class RunningRoot:
 
     def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Another command beside it: the same root, user and environment, as HEALTHCHECK and `exec` have them."""
-        enter = ["nsenter", "--target", str(self.first), "--mount", "--pid", "--root", "--wd=/app"]
+        enter = ["nsenter", "--target", str(self.first), "--mount", "--pid", "--root"]
         user, group = self._ids.split(":")
         return subprocess.run(
             [*enter, "--setuid", user, "--setgid", group, "env", "-i", *self._pairs(), *command],
