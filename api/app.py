@@ -1,5 +1,6 @@
 """create_app: routes, error handling and the engine's life as one Litestar application."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -22,7 +23,8 @@ from api.playground.page import favicon, page_file, show_page
 from api.scrape import tell_metrics
 from api.settings import Settings
 from api.speech import create_speech
-from api.trace import mark_response
+from api.trace import Trace, mark_response
+from api.tracing import Tracing
 from api.voices import check_voices, list_voices
 from engine import Engine, ModelInfo
 
@@ -63,6 +65,10 @@ def create_app(
     lifecycle = Lifecycle(engine, loaded, on_failure, on_progress)
     limits = Limits(settings.requests_per_minute, settings.requests_at_once)
     metrics = Metrics(engine)
+    tracing = Tracing() if settings.tracing else None
+    watchers: list[Callable[[Trace], None]] = [log_request, metrics.count]
+    if tracing is not None:
+        watchers.append(tracing.record)
     context = AppContext(settings, engine, lifecycle, limits, metrics)
     key_ring = KeyRing(settings.api_keys, settings.api_keys_file)
 
@@ -73,6 +79,8 @@ def create_app(
             yield
         finally:
             await lifecycle.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     return Litestar(
         ROUTES,
@@ -86,7 +94,7 @@ def create_app(
                 "lifecycle": lifecycle,
                 "metrics": metrics,
                 "open_lists": settings.open_lists,
-                "watchers": (log_request, metrics.count),
+                "watchers": watchers,
             }
         ),
         logging_config=None,

@@ -68,7 +68,7 @@ class KeyRing:
 
     def _reload(self, file: Path) -> None:
         stamp = _stamp(file)
-        self._from_file = frozenset(map(_digest, _keys(file.read_bytes())))
+        self._from_file = frozenset(map(_digest, file_keys(file.read_bytes())))
         self._stamp = stamp
 
 
@@ -113,7 +113,7 @@ def _given_key(headers: Headers) -> str:
     return key if scheme.lower() == "bearer" and key else headers.get("api-key", "").strip()
 
 
-def _keys(content: bytes) -> Iterator[str]:
+def file_keys(content: bytes) -> Iterator[str]:
     """The keys of a file; raises ValueError for a line that no header could carry, and never tells what it says."""
     try:
         # Windows' editors put a mark before the first key.

@@ -46,6 +46,8 @@ _EXPOSED: Final = ", ".join(
 )
 """What a script of another origin may read."""
 
+_PARENT: Final = (b"traceparent", b"tracestate")
+
 # A proxy's own id is worth keeping; anything that could forge a line of a log is not an id.
 _ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -147,7 +149,9 @@ def trace_of(scope: Scope) -> Trace:
     """The request's Trace, made at the first call."""
     state: dict[str, Any] = scope["state"]
     if "trace" not in state:
-        state["trace"] = Trace(_request_id(scope["headers"]))
+        headers = scope["headers"]
+        parent = {name.decode(): value.decode("latin-1") for name, value in headers if name in _PARENT}
+        state["trace"] = Trace(_request_id(headers), parent=parent)
     return state["trace"]
 
 

@@ -71,6 +71,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     parameters: int
     load_seconds: float
     chunk_chars: int = MAX_CHUNK_CHARS  # the longest piece of text that the model speaks in one go
+    commit: str | None = None  # the model's and the codec's on the hub; None where they are folders
+    codec_commit: str | None = None
 
 
 class Loading(msgspec.Struct, tag=True, frozen=True, array_like=True):
@@ -116,7 +118,7 @@ class Audio(msgspec.Struct, tag=True, frozen=True, array_like=True, gc=False):
 
 
 class Finished(msgspec.Struct, tag=True, frozen=True, array_like=True):
-    """The request's slot is free. `reason`: "stop", "length" or "cancelled"."""
+    """The request's slot is free. `reason`: a `FinishReason`."""
 
     request_id: int
     reason: str
