@@ -32,7 +32,7 @@ class RunningRoot:
         self._ids = config["User"]
         command = [*config["Entrypoint"], *config["Cmd"]]
         own = {"ROOT": str(root), "VOLUME": str(volume), "IDS": self._ids}
-        namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+        namespaces = ["unshare", "--mount", "--pid", "--fork", "--propagation", "private"]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [*namespaces, "sh", "-c", _ENTER, "sh", *self._pairs(), *command],
@@ -76,9 +76,10 @@ class RunningRoot:
         return self._process.wait(patience)
 
     def kill(self) -> None:
-        """End it and all that is in there."""
-        self._process.kill()
-        self._process.wait()
+        """End its process 1, and with it all that is in there; the death of `unshare` alone would not reach it."""
+        if not self.ended:
+            os.kill(self.first, signal.SIGKILL)
+            self._process.wait()
 
     def _pairs(self) -> list[str]:
         return [f"{name}={value}" for name, value in self._environ.items()]
