@@ -17,7 +17,7 @@ REFUSED := GPL;Affero;SSPL;EUPL;CDDL;Commons Clause;Business Source;Non-Commerci
 # snac declares no licence in its package; its repository says MIT. docs/licences.md
 UNDECLARED := snac
 
-.PHONY: serve speak bench doctor test test-page test-clients test-deploy faults soak fuzz lock audit licences check format clean
+.PHONY: serve speak bench doctor test test-page test-clients test-deploy test-image faults soak fuzz lock lock-cpu audit licences check format clean
 
 serve: $(VENV)/.runtime
 	$(BIN)/lyre serve $(ARGS)
@@ -48,6 +48,9 @@ faults: $(VENV)/.dev
 soak: $(VENV)/.runtime
 	$(BIN)/python -m benchmarks.soak --generations 5000 --most 16 $(ARGS)
 
+test-image: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/deploy/build_image.py -s $(ARGS)
+
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m pytest tests/fuzz/fuzz_document.py tests/fuzz/fuzz_bytes.py -s $(ARGS)
 
@@ -57,6 +60,10 @@ doctor: $(VENV)/.runtime
 # With the extra otel, for all platforms, Python 3.11 and newer, with hashes. Reads metadata only and installs nothing. ARGS="--upgrade" for newer versions.
 lock: $(VENV)/.audit
 	$(BIN)/uv pip compile pyproject.toml --extra otel --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --quiet -o $(LOCK) $(ARGS)
+
+# For the image without CUDA: the same versions, but torch from PyTorch's own index.
+lock-cpu: $(VENV)/.audit
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock-cpu" --quiet --torch-backend cpu -c $(LOCK) -o deploy/requirements-cpu.lock $(ARGS)
 
 # Needs the network, and fails without: what could not be looked up counts as not audited.
 audit: $(VENV)/.audit
