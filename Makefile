@@ -9,7 +9,7 @@ VOICE ?= tara
 OUT ?= speech.wav
 ARGS ?=
 
-.PHONY: serve speak bench test test-page test-clients fuzz check format clean
+.PHONY: serve speak bench test test-balancers test-page test-clients fuzz check format clean
 
 serve: $(VENV)/.runtime
 	$(BIN)/lyre serve $(ARGS)
@@ -25,6 +25,9 @@ test: $(VENV)/.dev
 
 test-clients: $(VENV)/.runtime $(CLIENTS)/.python $(NODE)/node_modules/.package-lock.json
 	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
+
+test-balancers: $(VENV)/.balancers
+	$(BIN)/python -m pytest tests/balancers $(ARGS)
 
 test-page: $(VENV)/.page
 	$(BIN)/python -m pytest tests/page $(ARGS)
@@ -54,6 +57,10 @@ $(VENV)/.runtime: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/pip install --quiet --group dev
+	touch $@
+
+$(VENV)/.balancers: $(VENV)/.dev
+	$(BIN)/pip install --quiet --group balancers
 	touch $@
 
 $(VENV)/.page: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""The `lyre` command: `serve` the HTTP API, `speak` one text into a file, or `bench`: measure."""
+"""The `lyre` command: `serve` the HTTP API, `speak` one text into a file, `bench`: measure, or `plan` a fleet."""
 
 import asyncio
 import sys
@@ -10,6 +10,7 @@ import rich_click as click
 from rich.console import Console
 
 from api import __version__
+from api.plan.command import plan_command
 from api.serve import serve
 from api.settings import ENGINE_FIELDS, PREFIX, Settings, load_settings
 from api.speak import Job, speak
@@ -139,6 +140,9 @@ def bench_command(
         if part != "all":
             raise click.ClickException(message)
         print(message, file=sys.stderr)
+
+
+main.add_command(plan_command)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,7 @@ from benchmarks.server import OwnServer, ServerFailed
 class Fleet:
     """A context: entered when all servers are ready, left when their processes have ended."""
 
-    def __init__(
-        self, count: int, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, count: int, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
         """`arguments` of each `lyre serve`; `environment` is added to this process' own."""
         self._arguments, self._environment = arguments, environment
         self.ports = [free_port() for _ in range(count)]

@@ -56,8 +56,9 @@ def configured(kind: str, port: int, servers: Sequence[int], slots: int) -> str:
 class Proxy:
     """A context: entered when it listens and has checked its servers, left when its process has ended."""
 
-    def __init__(self, kind: str, servers: Sequence[int], slots: int) -> None:
-        """`kind`: of FILES; `servers`: their three ports; `slots`: of each."""
+    def __init__(self, kind: str, servers: Sequence[int], slots: int, ready: int = 200) -> None:
+        """`kind`: of FILES; `servers`: their three ports; `slots`: of each; `ready`: what is to become of health."""
+        self._ready = ready
         self._kind, self._servers, self._slots = kind, servers, slots
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -110,10 +111,10 @@ class Proxy:
             if self._process.poll() is not None:
                 raise SystemExit(f"{self._kind} ended at once:\n{self.log[-2000:]}")
             try:
-                if httpx.get(self.url + "/health/ready", timeout=5).status_code == 200:
+                if httpx.get(self.url + "/health/ready", timeout=5).status_code == self._ready:
                     time.sleep(SETTLE_SECONDS)
                     return
             except httpx.TransportError:
                 pass
             time.sleep(POLL_SECONDS)
-        raise SystemExit(f"{self._kind} does not reach a ready server:\n{self.log[-2000:]}")
+        raise SystemExit(f"{self._kind} does not answer as it should:\n{self.log[-2000:]}")

@@ -11,19 +11,42 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
 
 WARM_SHARE = 0.2
 """The first arrivals, which do not count: the group begins near its balance, and settles in them."""
 
-Draw = Callable[[random.Random], float]
 
-
-def exponential(mean: float) -> Draw:
+@dataclass(frozen=True)
+class Exponential:
     """Lengths of speech with this mean in seconds and as much spread: many short ones, a few long ones."""
-    return lambda chance: chance.expovariate(1 / mean)
+
+    mean: float
+
+    def draw(self, chance: random.Random) -> float:
+        """A length."""
+        return chance.expovariate(1 / self.mean)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Lengths of speech that were heard, in seconds, each as likely as the others."""
+
+    lengths: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Of all of them."""
+        return sum(self.lengths) / len(self.lengths)
+
+    def draw(self, chance: random.Random) -> float:
+        """A length."""
+        return chance.choice(self.lengths)
+
+
+Lengths = Exponential | Measured
 
 
 @dataclass(frozen=True)
@@ -77,14 +100,14 @@ class _Pod:
     """A heap: served when it ends, when it began, its seconds, whether it counts."""
 
 
-def simulate(group: Group, rate: float, draw: Draw, arrivals: int, seed: int = 0) -> Seen:
-    """`arrivals` at `rate` a second, whose seconds of speech `draw` gives."""
-    return _Run(group, rate, draw, random.Random(seed)).run(arrivals)
+def simulate(group: Group, rate: float, lengths: Lengths, arrivals: int, seed: int = 0) -> Seen:
+    """`arrivals` at `rate` a second."""
+    return _Run(group, rate, lengths, random.Random(seed)).run(arrivals)
 
 
 class _Run:
-    def __init__(self, group: Group, rate: float, draw: Draw, chance: random.Random) -> None:
-        self._group, self._rate, self._draw, self._chance = group, rate, draw, chance
+    def __init__(self, group: Group, rate: float, lengths: Lengths, chance: random.Random) -> None:
+        self._group, self._rate, self._lengths, self._chance = group, rate, lengths, chance
         self._pods = [_Pod() for _ in range(group.pods)]
         self._ends: list[tuple[float, int, int]] = []
         self._queue: deque[tuple[float, float, bool]] = deque()
@@ -107,17 +130,16 @@ class _Run:
 
     def _fill(self) -> None:
         """Begin with as many streams as the group has on average, each somewhere in its speech."""
-        mean = sum(self._draw(self._chance) for _ in range(200)) / 200
-        wanted, slots = self._rate * mean / self._group.pods, self._group.slots
+        wanted, slots = self._rate * self._lengths.mean / self._group.pods, self._group.slots
         level = next((n for n in range(slots + 1) if n / self._group.factors[n] >= wanted), slots)
+        # Whoever looks in finds a speech in proportion to its length, anywhere in it.
+        sample = [self._lengths.draw(self._chance) for _ in range(1000)]
         for pod in range(self._group.pods):
-            for _ in range(level):
-                # Long ones are met in proportion to their length.
-                seconds = max((self._draw(self._chance) for _ in range(2)), key=lambda s: s * self._chance.random())
+            for seconds in self._chance.choices(sample, sample, k=level):
                 self._begin(pod, 0.0, seconds * self._chance.random(), counts=False)
 
     def _arrive(self, now: float, counts: bool) -> None:
-        seconds = self._draw(self._chance)
+        seconds = self._lengths.draw(self._chance)
         self._seen.arrived += counts
         index = min(range(len(self._pods)), key=lambda i: len(self._pods[i].streams))
         if len(self._pods[index].streams) < self._group.slots:
@@ -150,7 +172,7 @@ class _Run:
             return p50 - (p50 - max(0.0, 2 * p50 - p95)) * (0.5 - share) / 0.5
         if share < 0.95:
             return p50 + (p95 - p50) * (share - 0.5) / 0.45
-        return p95 + (p99 - p95) * (share - 0.95) / 0.05
+        return p95 + (p99 - p95) * (share - 0.95) / 0.04
 
     def _begin(self, index: int, now: float, seconds: float, counts: bool) -> None:
         pod = self._pods[index]

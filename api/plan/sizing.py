@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from api.plan.curve import Curve
-from api.plan.simulation import Group, Seen, exponential, quantile, simulate
+from api.plan.simulation import Exponential, Group, Seen, quantile, simulate
 
-ARRIVALS = 12_000
-"""Of a simulation: a 95th percentile rests on 480 above it."""
+ARRIVALS = 8_000
+"""Of a simulation: a 95th percentile rests on 320 above it."""
+MOST_BUSY = 0.9
+"""Of the speech that full slots make in a second. Nearer to it queues grow for minutes, and no curve is that exact."""
 LEAST_ROUNDS = 1.5
 """Every slot of a group is taken at least so often in a simulation."""
 
@@ -105,22 +107,20 @@ def size(curve: Curve, demand: Demand, supply: Supply) -> Sized:
 
     def seen(pods: int, cells: int) -> Seen:
         arrivals = max(ARRIVALS, ceil(LEAST_ROUNDS * pods * slots))
-        return simulate(group(pods), demand.rate / cells, exponential(demand.utterance), arrivals, supply.seed)
+        return simulate(group(pods), demand.rate / cells, Exponential(demand.utterance), arrivals, supply.seed)
 
     def kept(met: Seen) -> bool:
         return met.rejected_share <= demand.rejected and quantile(met.firsts, 0.95) <= demand.first
 
     # A pod of so many streams keeps the promise when nothing fluctuates: where the search begins.
     steady = max(n for n in range(1, slots + 1) if firsts[n][1] <= demand.first)
-    least = max(1, ceil(demand.playing * factors[steady] / steady))
-    # Beyond full slots the queue grows without end: below this nothing needs to be simulated.
-    floor = max(1, ceil(demand.playing * factors[slots] / slots))
-    largest = supply.cell - supply.spare
-    pods, cells = _fewest(lambda pods: kept(seen(pods, 1)), least, floor), 1
-    if pods > largest:
-        pods, cells = largest, _fewest(
-            lambda cells: kept(seen(largest, cells)), ceil(least / largest), ceil(floor / largest)
-        )
+    guess = max(1, ceil(demand.playing * factors[steady] / steady))
+    floor = max(1, ceil(demand.playing * factors[slots] / slots / MOST_BUSY))
+    largest, cells = supply.cell - supply.spare, 1
+    if floor > largest or (guess > largest and not kept(seen(largest, 1))):
+        cells = _fewest(lambda cells: kept(seen(largest, cells)), ceil(guess / largest), ceil(floor / largest))
+    share = [max(1, min(largest, ceil(pods / cells))) for pods in (guess, floor)]
+    pods = _fewest(lambda pods: pods == largest or kept(seen(pods, cells)), *share)
     return _sized(demand, supply, pods, cells, seen(pods, cells))
 
 
