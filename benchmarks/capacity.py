@@ -3,9 +3,9 @@
     python -m benchmarks.capacity                   about ten minutes on an idle machine of two cores
     python -m benchmarks.capacity --duration 20     whether it works
 
-First the curve: 1 to 6 callers kept busy behind HAProxy, as `lyre bench` measures it. Then Poisson arrivals at shares of
-what six streams were heard to make: behind HAProxy, whose queue holds whoever finds all slots taken for up to 3 s, and
-behind Envoy, where who finds all slots taken is refused. The three servers share the machine's cores, so one cannot be
+First the curve: 1 to 6 callers kept busy behind HAProxy, as `lyre bench` does it. Then Poisson arrivals at shares of
+what six streams were heard to make: behind HAProxy, whose queue holds whoever finds no slot for up to 3 s, and behind
+Envoy, where who finds no slot is refused. The three servers share the machine's cores, so one cannot be
 measured apart from the others: they are one pod of six slots to the plan. It gets the curve, the lengths of the speech
 that the curve's callers heard, and the rate, and nothing of the arrivals. Times in ms; off: plan over measured, less 1.
 A table for people; the last line is one JSON document. Status 1 when a request failed otherwise than by a 503.
@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 

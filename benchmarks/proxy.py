@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 def program(kind: str) -> str | None:
-    """Where the balancer's program is: beside this Python, on the path, or where Debian keeps daemons. None: nowhere."""
+    """Where its program is: beside this Python, where Debian keeps daemons, or on the path. None: nowhere."""
     places = f"{Path(sys.executable).parent}:/usr/sbin:/usr/local/sbin"
     return shutil.which(kind, path=places) or shutil.which(kind)
 

@@ -96,8 +96,8 @@ def _print(curve: Curve, supply: Supply, sized: Sequence[Sized], given: dict[str
     console = Console(width=200, highlight=False)
     console.print(f"{curve.name}\n{curve.source}", style="dim")
     console.print(
-        f"{supply.slots} streams at once and {supply.queue} waiting a pod, {given['utterance']:g} s of speech a request,"
-        f" 95 % of first audios within {given['ttfa']:g} ms, with {supply.spare} of a cell's pods lost:"
+        f"{supply.slots} streams at once and {supply.queue} waiting a pod, {given['utterance']:g} s of speech a "
+        f"request, 95 % of first audios within {given['ttfa']:g} ms, with {supply.spare} of a cell's pods lost:"
     )
     table = Table(box=box.SIMPLE_HEAD)
     rows = [_cells(one) for one in sized]

@@ -1,6 +1,6 @@
 """What a pod does with n streams at once, as it was measured: time to first audio, real-time factor, underruns.
 
-Read from the shipped curves or from a document of `lyre bench --out` or `python -m benchmarks.serve`. No clock, no HTTP.
+Read from the shipped curves or a document of `lyre bench --out` or `python -m benchmarks.serve`. No clock, no HTTP.
 """
 
 from __future__ import annotations
