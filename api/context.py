@@ -1,10 +1,11 @@
-"""What the routes share: the settings, the engine, the limits, and when the server was started."""
+"""What the routes share: the settings, the engine, the limits, the metrics, and when the server was started."""
 
 import time
 from dataclasses import dataclass, field
 
 from api.lifecycle import Lifecycle
 from api.limits import Limits
+from api.metrics import Metrics
 from api.settings import Settings
 from engine import Engine
 
@@ -17,4 +18,5 @@ class AppContext:
     engine: Engine
     lifecycle: Lifecycle
     limits: Limits
+    metrics: Metrics
     created: int = field(default_factory=lambda: int(time.time()))

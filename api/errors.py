@@ -110,8 +110,7 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     trace = trace_of(request.scope)
     if answer.status == 500:
         log.error("%s: %s", trace.request_id, _for_the_log(error))
-    if request.method == "POST":
-        trace.emit(answer.status, answer.outcome)
+    trace.emit(answer.status, answer.outcome)
     content = answer.body().model_dump_json().encode()
     return Response(content, status_code=answer.status, media_type=MediaType.JSON, headers=answer.headers)
 

@@ -91,7 +91,7 @@ class SpeechResponse:
             raise
         finally:
             self.ends.close()
-            self.trace.emit(200, outcome, self.stream.audio_seconds)
+            self.trace.emit(200, outcome)
 
     async def _send(self, send: Send) -> None:
         headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]

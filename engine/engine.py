@@ -21,6 +21,7 @@ from engine.messages import ModelInfo
 from engine.replica import Replica
 from engine.request import Request, generate
 from engine.stream import SpeechStream, silent_stream
+from engine.tally import Tally
 from engine.text import Normaliser, chunks
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Engine:
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
+        self.tally = Tally()
         self._info: ModelInfo | None = None
         self._replicas: list[Replica] = []
         self._turn = 0
@@ -57,6 +59,16 @@ class Engine:
         return self._started and not self._draining and any(replica.ready for replica in self._replicas)
 
     @property
+    def processes(self) -> Counter[str]:
+        """How many engine processes are "ready", "loading" (for the first time or again) or "down" (given up)."""
+        return Counter(replica.state for replica in self._replicas)
+
+    @property
+    def slots(self) -> int:
+        """Requests that can be spoken at once by the processes that are ready."""
+        return sum(replica.slots for replica in self._replicas if replica.ready)
+
+    @property
     def running(self) -> int:
         """Requests that hold a slot, or are about to."""
         return sum(min(replica.requests, replica.slots) for replica in self._replicas)
@@ -78,7 +90,7 @@ class Engine:
             raise EngineUnavailable("the engine has been stopped")
         for config in configs:
             name = f"the engine process on {config.device}" if self.config.devices else "the engine process"
-            self._replicas.append(Replica(config, name, self._report, self._redispatch))
+            self._replicas.append(Replica(config, name, self._report, self._redispatch, self.tally))
         await self._loaded()
         if self._stopping:
             raise EngineUnavailable("the engine has been stopped")
@@ -105,7 +117,7 @@ class Engine:
             return silent_stream()
         self._next_id += 1
         message = generate(self._next_id, pieces, voice, params or SamplingParams(), info, self.config)
-        request = Request(message, SpeechStream(message.request_id, self._cancel))
+        request = Request(message, SpeechStream(message.request_id, self._cancel, self.tally))
         self._dispatch(request)
         return request.stream
 

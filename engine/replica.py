@@ -26,10 +26,13 @@ from engine.messages import (
     Loading,
     ModelInfo,
     Ready,
+    Started,
+    Stepped,
     Stop,
 )
 from engine.process import end_worker, start_error, start_worker
 from engine.request import Request
+from engine.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ class Replica:
     """Starts its process, watches it and starts it again when it dies, a few times.
 
     `on_progress()` is called when `stage` and `done` have changed. `on_orphans(requests, why)` gets the requests that
-    were queued in a process that died: they have broken nothing, and nobody has heard them.
+    were queued in a process that died: they have broken nothing, and nobody has heard them. `tally` counts its work.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Replica:
         name: str,
         on_progress: Callable[[], None],
         on_orphans: Callable[[list[Request], str], None],
+        tally: Tally,
     ) -> None:
         self.config = config
         self.name = name
@@ -61,6 +65,7 @@ class Replica:
         self.idle = asyncio.Event()
         self.idle.set()
         self._on_progress, self._on_orphans = on_progress, on_orphans
+        self._tally = tally
         self._requests: dict[int, Request] = {}
         self._link: ServerLink | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -71,6 +76,11 @@ class Replica:
     def ready(self) -> bool:
         """Whether its process takes requests."""
         return self._link is not None and not self._stopping.is_set()
+
+    @property
+    def state(self) -> str:
+        """ready; loading, for the first time or again; or down: given up."""
+        return "ready" if self.ready else "down" if self.life.done() else "loading"
 
     @property
     def slots(self) -> int:
@@ -143,6 +153,7 @@ class Replica:
             if restarts > self.config.max_restarts:
                 log.error("%s died %d times in a row; giving up", self.name, restarts)
                 return
+            self._tally.restarts["death"] += 1
             log.error("%s; restart %d of %d", error, restarts, self.config.max_restarts)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), min(0.5 * 2**restarts, 10.0))
@@ -195,6 +206,11 @@ class Replica:
             case Audio():
                 if request := self._requests.get(message.request_id):
                     request.stream.feed(message.pcm, message.tokens)
+            case Stepped():
+                self._tally.step(message.streams, message.seconds)
+            case Started():
+                if request := self._requests.get(message.request_id):
+                    request.stream.begin()
             case Finished() | Failed():
                 self._finish(message)
             case Loading():

@@ -5,6 +5,7 @@ import math
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +20,8 @@ from engine import (
     SamplingParams,
 )
 from engine.messages import SamplingDefaults
+from engine.tally import Tally
+from engine.timings import Timings
 
 CHUNK = 2048
 RATE = 24_000
@@ -59,6 +62,7 @@ class FakeStream:
         self.input_tokens = len(text)
         self.output_tokens = 0
         self.audio_seconds = 0.0
+        self.timings = Timings(engine.tally)
         self.cancelled = threading.Event()
         self.ended = threading.Event()
 
@@ -70,6 +74,9 @@ class FakeStream:
             if plan.fail_at == index:
                 self._end("failed")
                 raise plan.error
+            self.timings.start()
+            self.timings.audio(SPEECH[index % len(SPEECH)])
+            self.engine.tally.step(1, 0.01)
             self.output_tokens += 7
             self.audio_seconds += CHUNK / RATE
             yield SPEECH[index % len(SPEECH)]
@@ -102,6 +109,7 @@ class FakeEngine:
     def __init__(self, config: EngineConfig | None = None, voices: tuple[str, ...] = ("tara", "leo")) -> None:
         self.config = config or EngineConfig(max_concurrency=16, max_queue=16)
         self.voices = list(voices)
+        self.tally = Tally()
         self.plan = Plan()
         self.streams: list[FakeStream] = []
         self.active: list[FakeStream] = []
@@ -147,6 +155,16 @@ class FakeEngine:
             parameters=1,
             load_seconds=0.1,
         )
+
+    @property
+    def processes(self) -> Counter[str]:
+        """One."""
+        return Counter(["ready" if self.ready else "loading"])
+
+    @property
+    def slots(self) -> int:
+        """Requests that can be spoken at once."""
+        return self.config.max_concurrency if self.ready else 0
 
     @property
     def running(self) -> int:

@@ -25,7 +25,22 @@ SURFACE = [
     "SamplingParams",
     "SpeechStream",
 ]
-ENGINE_MEMBERS = ["config", "drain", "info", "ready", "running", "start", "stop", "submit", "wait_failed", "waiting"]
+ENGINE_MEMBERS = [
+    "config",
+    "drain",
+    "info",
+    "processes",
+    "ready",
+    "running",
+    "slots",
+    "start",
+    "stop",
+    "submit",
+    "tally",
+    "wait_failed",
+    "waiting",
+]
+SUPPLY = ("begin", "feed", "finish", "fail")
 STREAM_MEMBERS = [
     "age",
     "audio_seconds",
@@ -34,12 +49,13 @@ STREAM_MEMBERS = [
     "input_tokens",
     "output_tokens",
     "request_id",
+    "timings",
 ]
 
 
 def members(thing: object) -> list[str]:
     """Public names, without those of the engine's side of a stream."""
-    return sorted(name for name in dir(thing) if not name.startswith("_") and name not in ("feed", "finish", "fail"))
+    return sorted(name for name in dir(thing) if not name.startswith("_") and name not in SUPPLY)
 
 
 def test_the_public_surface() -> None:

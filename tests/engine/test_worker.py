@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from engine import EngineConfig
+from engine.guard import audible_ends
 from engine.messages import Audio, Cancel, Failed, Finished, FromEngine, Generate, Stop, ToEngine
 from engine.model.runner import ModelRunner
-from engine.pauses import pause, trailing_quiet
+from engine.pauses import pause
 from engine.text import TextChunk, chunks, frame_budget
 from engine.worker import Worker
 
@@ -167,7 +168,7 @@ def test_chunks_are_spoken_one_after_another(ending: ModelRunner) -> None:
     for i, piece in enumerate(pieces):
         request = generate(1, piece.text, seed=20 + i, max_tokens=None)
         pcm = run(ending, [msgspec.structs.replace(request, chunks=[TextChunk(piece.text, 0.0)])]).pcm(1)
-        alone += pcm + pause(piece.pause, trailing_quiet(pcm, 0))
+        alone += pcm + pause(piece.pause, len(pcm) // 2 - 1 - audible_ends([pcm])[0])
     assert script.pcm(1) == alone
     end = script.end(1)
     assert isinstance(end, Finished)
