@@ -1,4 +1,4 @@
-"""The `lyre` command: `serve` the HTTP API, `speak` a text into a file, `bench`: measure, `doctor`: look, `plan` a fleet."""
+"""The `lyre` command: `serve` HTTP, `speak` a text into a file, `bench`: measure, `doctor`: look, `plan` a fleet."""
 
 import asyncio
 import sys
