@@ -17,7 +17,7 @@ REFUSED := GPL;Affero;SSPL;EUPL;CDDL;Commons Clause;Business Source;Non-Commerci
 # snac declares no licence in its package; its repository says MIT. docs/licences.md
 UNDECLARED := snac
 
-.PHONY: serve speak bench doctor test test-page test-clients test-deploy test-image faults soak fuzz lock lock-cpu audit licences check format clean
+.PHONY: serve speak bench doctor test test-page test-clients test-deploy test-balancers test-image faults soak fuzz lock lock-cpu audit licences check format clean
 
 serve: $(VENV)/.runtime
 	$(BIN)/lyre serve $(ARGS)
@@ -33,6 +33,9 @@ test: $(VENV)/.dev
 
 test-clients: $(VENV)/.runtime $(CLIENTS)/.python $(NODE)/node_modules/.package-lock.json
 	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
+
+test-balancers: $(VENV)/.balancers
+	$(BIN)/python -m pytest tests/balancers $(ARGS)
 
 test-deploy: $(VENV)/.runtime $(DEPLOY)/.python
 	$(DEPLOY)/bin/python -m pytest tests/deploy $(ARGS)
@@ -96,6 +99,10 @@ $(VENV)/.runtime: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/pip install --quiet --group dev
+	touch $@
+
+$(VENV)/.balancers: $(VENV)/.dev
+	$(BIN)/pip install --quiet --group balancers
 	touch $@
 
 $(VENV)/.page: $(VENV)/.dev

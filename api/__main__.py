@@ -1,4 +1,4 @@
-"""The `lyre` command: `serve` the HTTP API, `speak` one text into a file, `bench`: measure, `doctor`: look."""
+"""The `lyre` command: `serve` HTTP, `speak` a text into a file, `bench`: measure, `doctor`: look, `plan` a fleet."""
 
 import asyncio
 import sys
@@ -13,6 +13,7 @@ from api import __version__
 from api.doctor.examine import examine, first_key
 from api.doctor.findings import document, show, worst
 from api.doctor.remote import remote
+from api.plan.command import plan_command
 from api.serve import serve
 from api.settings import ENGINE_FIELDS, PREFIX, Settings, load_settings
 from api.speak import Job, speak
@@ -161,6 +162,9 @@ def doctor_command(as_json: bool, url: str | None, **flags: str | None) -> None:
     else:
         show(findings, Console())
     sys.exit(worst(findings) == "error")
+
+
+main.add_command(plan_command)
 
 
 if __name__ == "__main__":

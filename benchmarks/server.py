@@ -70,6 +70,11 @@ class OwnServer:
             self._process.wait()
         self._log.close()
 
+    def drain(self, patience: float = 120.0) -> int:
+        """Asks it once to end, and waits until it has: the exit status. subprocess.TimeoutExpired."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(patience)
+
     @property
     def pid(self) -> int:
         """Of the process that speaks HTTP; the models are in its child."""

@@ -1,0 +1,64 @@
+"""Several `lyre serve` of one kind on ports that they keep, restarted one after another as a rolling update does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+
+import httpx
+
+from benchmarks.proxy import SETTLE_SECONDS, free_port
+from benchmarks.server import OwnServer, ServerFailed
+
+
+class Fleet:
+    """A context: entered when all servers are ready, left when their processes have ended."""
+
+    def __init__(self, count: int, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+        """`arguments` of each `lyre serve`; `environment` is added to this process' own."""
+        self._arguments, self._environment = arguments, environment
+        self.ports = [free_port() for _ in range(count)]
+        self._servers: list[OwnServer] = []
+        self._ends = ExitStack()
+
+    def __enter__(self) -> Fleet:
+        with ExitStack() as ends:
+            for port in self.ports:
+                self._servers.append(ends.enter_context(self._server(port)))
+            for server in self._servers:
+                server.wait_ready()
+            self._ends = ends.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ends.close()
+
+    @property
+    def urls(self) -> list[str]:
+        """Of the servers themselves."""
+        return [f"http://127.0.0.1:{port}" for port in self.ports]
+
+    def running(self) -> int:
+        """Requests that hold a slot or wait for one, on all servers."""
+        states = [httpx.get(url + "/health", timeout=20).json() for url in self.urls]
+        return sum(state["running"] + state["waiting"] for state in states)
+
+    def restart_all(self) -> None:
+        """One after another: drained, ended, started, ready. ServerFailed when one does not end well.
+
+        After each there is time for the balancer's health checks, as a Deployment's minReadySeconds gives it.
+        """
+        for index, port in enumerate(self.ports):
+            status = self._servers[index].drain()
+            if status:
+                raise ServerFailed(f"a drained server ended with status {status}")
+            self._servers[index] = self._ends.enter_context(self._server(port))
+            self._servers[index].wait_ready()
+            time.sleep(SETTLE_SECONDS)
+
+    def _server(self, port: int) -> OwnServer:
+        return OwnServer(["--port", str(port), *self._arguments], environment=self._environment)
