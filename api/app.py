@@ -7,6 +7,7 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 
+from api.admission import Admission
 from api.auth import KeyRing
 from api.context import AppContext
 from api.cors import Cors
@@ -58,7 +59,8 @@ def create_app(
 
     lifecycle = Lifecycle(engine, loaded, on_failure, on_progress)
     limits = Limits(settings.requests_per_minute, settings.requests_at_once)
-    context = AppContext(settings, engine, lifecycle, limits)
+    admission = Admission(engine, settings.max_open)
+    context = AppContext(settings, engine, lifecycle, limits, admission)
     key_ring = KeyRing(settings.api_keys, settings.api_keys_file)
 
     @asynccontextmanager
@@ -74,7 +76,7 @@ def create_app(
         dependencies={"context": Provide(lambda: context, sync_to_thread=False)},
         lifespan=[engine_life],
         exception_handlers={Exception: respond},
-        before_send=[mark_response, Cors(settings.cors_origins).mark_response],
+        before_send=[mark_response, lifecycle.mark_response, Cors(settings.cors_origins).mark_response],
         state=State({"key_ring": key_ring, "lifecycle": lifecycle, "open_lists": settings.open_lists}),
         logging_config=None,
         openapi_config=None,

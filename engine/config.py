@@ -39,6 +39,9 @@ class EngineConfig:
     `batch_invariant`: on a GPU, too, a seed gives the same codes alone and in any batch, at some cost in speed.
     `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default:
     ~/.cache/lyre).
+    `queue_timeout`: seconds that a request may wait for a slot. `hang_timeout`: seconds that an engine process with
+    work may say nothing before it is killed and replaced (0: it never is); on a slow device at least three times what
+    its warm synthesis took.
     """
 
     model: str | None = None
@@ -63,6 +66,8 @@ class EngineConfig:
     batch_invariant: bool = False
     cpu_threads: int | None = None
     cache: str | None = None
+    queue_timeout: float = 5.0
+    hang_timeout: float = 10.0
     max_restarts: int = 3
 
     def __post_init__(self) -> None:
@@ -84,7 +89,11 @@ class EngineConfig:
         _at_least("max_queue", self.max_queue, 0)
         _at_least("max_context", self.max_context, 256)
         _at_least("max_restarts", self.max_restarts, 0)
-        # Written so that NaN fails it.
+        # These are written so that NaN fails them.
+        if not 0 < self.queue_timeout <= 600:
+            raise ConfigError("queue_timeout", f"{self.queue_timeout} is not above 0 and at most 600 seconds")
+        if not (self.hang_timeout == 0 or 1 <= self.hang_timeout <= 3600):
+            raise ConfigError("hang_timeout", f"{self.hang_timeout} is not 0 (never), nor 1 to 3600 seconds")
         if not 0 < self.memory_share <= 1:
             raise ConfigError("memory_share", f"{self.memory_share} is not a share of the memory: above 0, at most 1")
         if self.repetition_window is not None:

@@ -26,6 +26,7 @@ class Generate(msgspec.Struct, tag=True, frozen=True):
     repetition_window: int
     seed: int
     max_tokens: int | None
+    patience: float | None = None  # seconds that it may wait for a slot; then `Finished` with reason "expired"
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
@@ -103,7 +104,7 @@ class Audio(msgspec.Struct, tag=True, frozen=True, array_like=True, gc=False):
 
 
 class Finished(msgspec.Struct, tag=True, frozen=True, array_like=True):
-    """The request's slot is free. `reason`: "stop", "length" or "cancelled"."""
+    """The request's slot is free. `reason`: "stop", "length", "cancelled" or "expired"."""
 
     request_id: int
     reason: str

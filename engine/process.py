@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import msgspec
 from engine.config import EngineConfig
 from engine.errors import CheckpointError, ConfigError, EngineError
 from engine.messages import Broken
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = "engine.worker"  # the module that runs there
@@ -31,12 +34,18 @@ async def start_worker(config: EngineConfig, inbox: str, outbox: str) -> asyncio
 
 
 async def end_worker(process: asyncio.subprocess.Process, seconds: float) -> None:
-    """Waits for a process that was asked to leave, or has left; kills it when it does not."""
+    """Waits for a process that was asked to leave, or has left; kills it when it does not.
+
+    Returns after twice these seconds even if the kernel does not let it go.
+    """
     try:
         await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
         process.kill()
-        await process.wait()
+        try:
+            await asyncio.wait_for(process.wait(), seconds)
+        except TimeoutError:
+            log.error("engine process %d does not go away: the kernel holds it", process.pid)
 
 
 def start_error(message: Broken) -> EngineError:

@@ -14,6 +14,7 @@ class FinishReason(StrEnum):
     STOP = "stop"  # the model ended its speech
     LENGTH = "length"  # the frame budget was used up
     CANCELLED = "cancelled"
+    EXPIRED = "expired"  # no slot came free in time
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Sequence:
     `frames` counts the current chunk's frames, `tokens` all audio codes of the request, `prefilled` the tokens of the
     current prompt that are in the cache, `flying` the frames of the chunk that were launched and have not landed.
     `held` is audio that has not been sent yet. `sent` counts the samples that were, the first of them at the time
-    `heard_at`. `quiet` is how many samples it has been silent for.
+    `heard_at`. `quiet` is how many samples it has been silent for. `deadline` is the time until which it may wait for
+    its slot.
     """
 
     request_id: int
@@ -51,6 +53,7 @@ class Sequence:
     quiet: int = 0
     finish_reason: FinishReason | None = None
     truncated: bool = field(default=False)
+    deadline: float | None = None
 
     @property
     def current(self) -> Chunk:

@@ -5,6 +5,7 @@ import math
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
@@ -114,6 +115,9 @@ class FakeEngine:
         self.draining = False
         self.ready = False
         self.demo = True
+        self.hung = False
+        self.processes = Counter({"ready": 1})
+        self.restarts: Counter[str] = Counter()
 
     async def start(self, progress: Callable[[str, float], None] | None = None) -> None:
         """Ready as soon as `may_start` is set."""
@@ -149,6 +153,18 @@ class FakeEngine:
         )
 
     @property
+    def places(self) -> int:
+        """Requests that it takes."""
+        return self.config.max_concurrency + self.config.max_queue
+
+    def check_room(self) -> None:
+        """A refusal, or nothing."""
+        if not self.ready or self.draining:
+            raise EngineUnavailable("the engine does not run", retry_after=None)
+        if len(self.active) >= self.config.max_concurrency and len(self.queue) >= self.config.max_queue:
+            raise EngineOverloaded(retry_after=1.4)
+
+    @property
     def running(self) -> int:
         """Requests that speak."""
         return len(self.active)
@@ -160,10 +176,7 @@ class FakeEngine:
 
     def submit(self, text: str, voice: str, params: SamplingParams, normaliser: Normaliser | None = None) -> FakeStream:
         """A slot, a place in the queue, or a refusal."""
-        if not self.ready or self.draining:
-            raise EngineUnavailable("the engine does not run", retry_after=None)
-        if len(self.active) >= self.config.max_concurrency and len(self.queue) >= self.config.max_queue:
-            raise EngineOverloaded(retry_after=1.4)
+        self.check_room()
         stream = FakeStream(self, len(self.streams), text, voice, params)
         stream.normaliser = normaliser
         self.streams.append(stream)

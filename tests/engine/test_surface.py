@@ -22,10 +22,27 @@ SURFACE = [
     "InvalidRequest",
     "ModelInfo",
     "Normaliser",
+    "QueueTimeout",
     "SamplingParams",
     "SpeechStream",
 ]
-ENGINE_MEMBERS = ["config", "drain", "info", "ready", "running", "start", "stop", "submit", "wait_failed", "waiting"]
+ENGINE_MEMBERS = [
+    "check_room",
+    "config",
+    "drain",
+    "hung",
+    "info",
+    "places",
+    "processes",
+    "ready",
+    "restarts",
+    "running",
+    "start",
+    "stop",
+    "submit",
+    "wait_failed",
+    "waiting",
+]
 STREAM_MEMBERS = [
     "age",
     "audio_seconds",
