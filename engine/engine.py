@@ -111,7 +111,7 @@ class Engine:
     def check_room(self) -> None:
         """What `submit` would refuse whatever it is asked, for next to nothing: EngineOverloaded, EngineUnavailable."""
         if not self.ready:
-            raise EngineUnavailable("the engine is not ready", self._back_in)
+            raise EngineUnavailable("the engine is not ready", self._back_in if self._started else 5.0)
         if not any(replica.has_room for replica in self._replicas):
             raise EngineOverloaded(self._room_in)
 

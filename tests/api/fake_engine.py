@@ -159,7 +159,9 @@ class FakeEngine:
 
     def check_room(self) -> None:
         """A refusal, or nothing."""
-        if not self.ready or self.draining:
+        if not self.ready:
+            raise EngineUnavailable("the model is loading", retry_after=3)
+        if self.draining:
             raise EngineUnavailable("the engine does not run", retry_after=None)
         if len(self.active) >= self.config.max_concurrency and len(self.queue) >= self.config.max_queue:
             raise EngineOverloaded(retry_after=1.4)

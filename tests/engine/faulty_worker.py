@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from engine.model.runner import ModelRunner
@@ -21,7 +22,7 @@ launch = ModelRunner.launch
 
 def fault(self: ModelRunner, *arguments: Any) -> Any:
     """The step, or the error."""
-    if os.path.exists(os.environ["FAULT_GATE"]):
+    if Path(os.environ["FAULT_GATE"]).exists():
         threading.Thread(target=time.sleep, args=(1000,)).start()
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     return launch(self, *arguments)
