@@ -3,13 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-clients
+DEPLOY := .venv-deploy
 NODE := tests/clients/node
 TEXT ?= Hello there. This is Lyre, speaking from your own machine.
 VOICE ?= tara
 OUT ?= speech.wav
 ARGS ?=
 
-.PHONY: serve speak bench test test-page test-clients fuzz check format clean
+LOCK := deploy/requirements.lock
+# Licences that go with an Apache-2.0 program, by a part of their names; and what must not be in any name.
+PERMITTED := Apache;MIT;BSD;ISC;PSF;Python Software Foundation;MPL;Mozilla Public License 2.0;Unlicense;Zlib
+REFUSED := GPL;Affero;SSPL;EUPL;CDDL;Commons Clause;Business Source;Non-Commercial
+# snac declares no licence in its package; its repository says MIT. docs/licences.md
+UNDECLARED := snac
+
+.PHONY: serve speak bench doctor test test-page test-clients test-deploy fuzz lock audit licences check format clean
 
 serve: $(VENV)/.runtime
 	$(BIN)/lyre serve $(ARGS)
@@ -26,11 +34,30 @@ test: $(VENV)/.dev
 test-clients: $(VENV)/.runtime $(CLIENTS)/.python $(NODE)/node_modules/.package-lock.json
 	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
 
+test-deploy: $(VENV)/.runtime $(DEPLOY)/.python
+	$(DEPLOY)/bin/python -m pytest tests/deploy $(ARGS)
+
 test-page: $(VENV)/.page
 	$(BIN)/python -m pytest tests/page $(ARGS)
 
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m pytest tests/fuzz/fuzz_document.py tests/fuzz/fuzz_bytes.py -s $(ARGS)
+
+doctor: $(VENV)/.runtime
+	$(BIN)/lyre doctor $(ARGS)
+
+# All platforms, Python 3.11 and newer, with hashes. Reads metadata only and installs nothing. ARGS="--upgrade" for newer versions.
+lock: $(VENV)/.audit
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --quiet -o $(LOCK) $(ARGS)
+
+# Needs the network, and fails without: what could not be looked up counts as not audited.
+audit: $(VENV)/.audit
+	$(BIN)/pip-audit --requirement $(LOCK) --require-hashes --disable-pip --strict $(ARGS)
+
+# Of what is installed here and in the lock file; NVIDIA's libraries are not where no GPU is.
+licences: $(VENV)/.audit
+	$(BIN)/pip-licenses --python $(BIN)/python --from mixed --partial-match --fail-on "$(REFUSED)" --packages $$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' $(LOCK))
+	@$(BIN)/pip-licenses --python $(BIN)/python --from mixed --partial-match --allow-only "$(PERMITTED)" --ignore-packages $(UNDECLARED) --packages $$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' $(LOCK)) > /dev/null
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -43,7 +70,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(NODE)/node_modules *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(DEPLOY) $(NODE)/node_modules *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Lyre needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
@@ -65,10 +92,20 @@ $(VENV)/.fuzz: $(VENV)/.dev
 	$(BIN)/pip install --quiet --group fuzz
 	touch $@
 
+$(VENV)/.audit: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --group audit
+	touch $@
+
 $(CLIENTS)/.python: pyproject.toml
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip install --quiet --upgrade "pip>=25.1"
 	$(CLIENTS)/bin/pip install --quiet --group clients
+	touch $@
+
+$(DEPLOY)/.python: pyproject.toml
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/pip install --quiet --upgrade "pip>=25.1"
+	$(DEPLOY)/bin/pip install --quiet --group deploy
 	touch $@
 
 $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json $(CLIENTS)/.python

@@ -1,4 +1,4 @@
-"""The `lyre` command: `serve` the HTTP API, `speak` one text into a file, or `bench`: measure."""
+"""The `lyre` command: `serve` the HTTP API, `speak` one text into a file, `bench`: measure, `doctor`: look."""
 
 import asyncio
 import sys
@@ -10,6 +10,9 @@ import rich_click as click
 from rich.console import Console
 
 from api import __version__
+from api.doctor.examine import examine, first_key
+from api.doctor.findings import document, show, worst
+from api.doctor.remote import remote
 from api.serve import serve
 from api.settings import ENGINE_FIELDS, PREFIX, Settings, load_settings
 from api.speak import Job, speak
@@ -139,6 +142,25 @@ def bench_command(
         if part != "all":
             raise click.ClickException(message)
         print(message, file=sys.stderr)
+
+
+@main.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object instead of lines")
+@click.option("--url", help="look at a server that runs, from here, instead of at this machine")
+@settings_options(SERVE_FIELDS)
+def doctor_command(as_json: bool, url: str | None, **flags: str | None) -> None:
+    """Look at this machine, the settings and the files as `lyre serve` would use them, and say what to do.
+
+    Ends with 1 when something will not work. --url asks a server for speech, with the first of the keys that are set,
+    or OPENAI_API_KEY.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    findings = list(remote(url, first_key(given)) if url else examine(given))
+    if as_json:
+        print(document(findings))
+    else:
+        show(findings, Console())
+    sys.exit(worst(findings) == "error")
 
 
 if __name__ == "__main__":

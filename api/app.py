@@ -1,5 +1,6 @@
 """create_app: routes, error handling and the engine's life as one Litestar application."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -15,12 +16,16 @@ from api.errors import respond
 from api.health import about, live, ready
 from api.lifecycle import Lifecycle
 from api.limits import Limits
+from api.log import log_request
+from api.metrics import Metrics
 from api.models import get_model, list_audio_models, list_models
 from api.openapi import tell_openapi
 from api.playground.page import favicon, page_file, show_page
+from api.scrape import tell_metrics
 from api.settings import Settings
 from api.speech import create_speech
-from api.trace import mark_response
+from api.trace import Trace, mark_response
+from api.tracing import Tracing
 from api.voices import check_voices, list_voices
 from engine import Engine, ModelInfo
 
@@ -33,6 +38,7 @@ ROUTES = [
     about,
     live,
     ready,
+    tell_metrics,
     tell_openapi,
     show_page,
     page_file,
@@ -60,7 +66,12 @@ def create_app(
     lifecycle = Lifecycle(engine, loaded, on_failure, on_progress)
     limits = Limits(settings.requests_per_minute, settings.requests_at_once)
     admission = Admission(engine, settings.max_open)
-    context = AppContext(settings, engine, lifecycle, limits, admission)
+    metrics = Metrics(engine, lambda: admission.open)
+    tracing = Tracing() if settings.tracing else None
+    watchers: list[Callable[[Trace], None]] = [log_request, metrics.count]
+    if tracing is not None:
+        watchers.append(tracing.record)
+    context = AppContext(settings, engine, lifecycle, limits, admission, metrics)
     key_ring = KeyRing(settings.api_keys, settings.api_keys_file)
 
     @asynccontextmanager
@@ -70,6 +81,8 @@ def create_app(
             yield
         finally:
             await lifecycle.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     return Litestar(
         ROUTES,
@@ -77,7 +90,15 @@ def create_app(
         lifespan=[engine_life],
         exception_handlers={Exception: respond},
         before_send=[mark_response, lifecycle.mark_response, Cors(settings.cors_origins).mark_response],
-        state=State({"key_ring": key_ring, "lifecycle": lifecycle, "open_lists": settings.open_lists}),
+        state=State(
+            {
+                "key_ring": key_ring,
+                "lifecycle": lifecycle,
+                "metrics": metrics,
+                "open_lists": settings.open_lists,
+                "watchers": watchers,
+            }
+        ),
         logging_config=None,
         openapi_config=None,
     )

@@ -5,11 +5,14 @@ and cannot be decoded yet is at most, in ms: pcm and wav 0, flac 24, opus 27, mp
 and begin with 46 and 43 ms of silence that their bare frames cannot declare.
 """
 
+import ctypes
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import av
+import av._core as av_core
 
 from api.ogg import OggOpus
 from api.pcm import SAMPLE_BYTES, SAMPLE_RATE, audio_frame
@@ -75,6 +78,19 @@ _CODECS: Final = {
         "flac", "flac", None, {"metadata_header_padding": "0"}, {"frame_size": "576"}, slow=False
     ),
 }
+
+
+def _without_threads() -> None:
+    """Makes FFmpeg believe in one core.
+
+    PyAV puts a resampling graph in front of every codec, and the graph starts up to 15 threads, one for each core, that
+    have nothing to do with audio: at hundreds of streams, thousands. PyAV has no switch; FFmpeg has.
+    """
+    with suppress(OSError, AttributeError):  # a library that hides the function only has more threads
+        ctypes.CDLL(av_core.__file__).av_cpu_force_count(1)
+
+
+_without_threads()
 
 
 def encoder_for(audio_format: ResponseFormat, speed: float = 1.0) -> AudioEncoder:

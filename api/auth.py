@@ -68,7 +68,7 @@ class KeyRing:
 
     def _reload(self, file: Path) -> None:
         stamp = _stamp(file)
-        self._from_file = frozenset(map(_digest, _keys(file.read_bytes())))
+        self._from_file = frozenset(map(_digest, file_keys(file.read_bytes())))
         self._stamp = stamp
 
 
@@ -80,10 +80,10 @@ async def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: B
     key = _given_key(connection.headers)
     if not key:
         message = "You didn't provide an API key. Provide it in an Authorization header as 'Bearer YOUR_KEY'."
-        raise ApiError(401, message, outcome="rejected", headers=_CHALLENGE)
+        raise ApiError(401, message, outcome="unauthorized", headers=_CHALLENGE)
     if not keys.accepts(key):
         message = f"Incorrect API key provided: {_masked(key)}."
-        raise ApiError(401, message, code="invalid_api_key", outcome="rejected", headers=_CHALLENGE)
+        raise ApiError(401, message, code="invalid_api_key", outcome="unauthorized", headers=_CHALLENGE)
 
 
 async def require_list_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -113,7 +113,7 @@ def _given_key(headers: Headers) -> str:
     return key if scheme.lower() == "bearer" and key else headers.get("api-key", "").strip()
 
 
-def _keys(content: bytes) -> Iterator[str]:
+def file_keys(content: bytes) -> Iterator[str]:
     """The keys of a file; raises ValueError for a line that no header could carry, and never tells what it says."""
     try:
         # Windows' editors put a mark before the first key.

@@ -1,4 +1,4 @@
-"""What the routes share: the settings, the engine, who is let in, and when the server was started."""
+"""What the routes share: the settings, the engine, who is let in, the metrics, and when the server was started."""
 
 import time
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from api.admission import Admission
 from api.lifecycle import Lifecycle
 from api.limits import Limits
+from api.metrics import Metrics
 from api.settings import Settings
 from engine import Engine
 
@@ -19,4 +20,5 @@ class AppContext:
     lifecycle: Lifecycle
     limits: Limits
     admission: Admission
+    metrics: Metrics
     created: int = field(default_factory=lambda: int(time.time()))

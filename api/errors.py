@@ -112,14 +112,13 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     answer = translate(error, request)
     trace = trace_of(request.scope)
     if answer.status == 500:
-        log.error("%s: %s", trace.request_id, _for_the_log(error))
-    if request.method == "POST":
-        trace.emit(answer.status, answer.outcome)
+        log.error("%s: %s", trace.request_id, for_the_log(error))
+    trace.emit(answer.status, answer.outcome)
     content = answer.body().model_dump_json().encode()
     return Response(content, status_code=answer.status, media_type=MediaType.JSON, headers=answer.headers)
 
 
-def _for_the_log(error: Exception) -> str:
+def for_the_log(error: Exception) -> str:
     """An engine error by its message. Anything else is a bug: its place, for its message may quote the user's text."""
     if isinstance(error, EngineError):
         return repr(error)

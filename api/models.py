@@ -9,7 +9,9 @@ from api.auth import require_list_key
 from api.context import AppContext
 from api.errors import ApiError
 from api.reading import read
+from api.settings import Settings
 from engine import ModelInfo
+from engine.config import is_commit
 from schemas.models import ModelCard, ModelList, ModelName, ModelNames
 
 ALIASES: Final = (
@@ -61,6 +63,20 @@ def _names(info: ModelInfo) -> list[str]:
     return [info.model, *(alias for alias in ALIASES if alias != info.model)]
 
 
+def unpinned(settings: Settings, info: ModelInfo) -> list[str]:
+    """A warning for each repository on the hub that is not pinned to a commit: what it holds can change any day."""
+    asked = [
+        (info.model, info.commit, settings.revision, "revision"),
+        (info.codec, info.codec_commit, settings.codec_revision, "codec_revision"),
+    ]
+    return [
+        f"{name} is not pinned: it is commit {commit} today; to speak with the same weights tomorrow set "
+        f"LYRE_{setting.upper()}={commit}"
+        for name, commit, revision, setting in asked
+        if commit is not None and not is_commit(revision)
+    ]
+
+
 def _card(name: str, info: ModelInfo, created: int) -> ModelCard:
     about = DEMO_NOTE if info.demo else f"Speech by {info.model}."
     return ModelCard(
@@ -70,4 +86,5 @@ def _card(name: str, info: ModelInfo, created: int) -> ModelCard:
         description=about if name == info.model else f"Another name for {info.model}. {about}",
         sample_rate=info.sample_rate,
         voices=list(info.voices),
+        revision=info.commit,
     )

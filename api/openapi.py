@@ -46,7 +46,8 @@ _EXAMPLES: Final = {
 }
 _EVENTS: Final = (
     'data: {"type":"speech.audio.delta","audio":"//PExAAA"}\r\n\r\n'
-    'data: {"type":"speech.audio.done","usage":{"input_tokens":10,"output_tokens":91,"total_tokens":101}}\r\n\r\n'
+    'data: {"type":"speech.audio.done",'
+    '"usage":{"input_tokens":10,"output_tokens":91,"total_tokens":101,"finish_reason":"stop"}}\r\n\r\n'
     "data: [DONE]\r\n\r\n"
 )
 

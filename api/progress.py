@@ -17,8 +17,8 @@ def loading_bar(console: Console) -> Progress:
 class LoadingBar:
     """From the first `show` to `close`; later ones (an engine that is started again) show nothing."""
 
-    def __init__(self, console: Console) -> None:
-        self._bar: Progress | None = loading_bar(console) if console.file.isatty() else None
+    def __init__(self, console: Console, wanted: bool = True) -> None:
+        self._bar: Progress | None = loading_bar(console) if wanted and console.file.isatty() else None
         self._task = self._bar.add_task("", total=1.0) if self._bar else None
 
     def show(self, stage: str, done: float) -> None:

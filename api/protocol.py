@@ -1,65 +1,101 @@
 """One HTTP/1.1 connection: uvicorn's, with what it lacks against clients that are broken, odd or hostile."""
 
 import asyncio
+import logging
+import re
 import socket
 import struct
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
+from urllib.parse import unquote
 
 import h11
 from litestar.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api.connection import MAX_HEADERS, Connection
+from api.crowd import Crowd, raise_descriptor_limit, room
 from api.errors import ApiError
+from api.settings import Settings
 from api.trace import identity, new_request_id
 
-MAX_HEADERS: Final = 16 * 1024
-"""Bytes of a request's line and headers. h11 counts them; uvicorn's faster parser takes any size."""
-HEAD_SECONDS: Final = 60.0
-"""How long a connection may take to send them. uvicorn stops its own clock at the first byte."""
-
+_SLICE: Final = 2048
+"""Bytes that are parsed at once; what is incomplete is looked at after each."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: on, for no time."""
+_ABSOLUTE: Final = re.compile(rb"https?://[^/]+(?P<path>/.*)?$", re.IGNORECASE)
 
 
-class Connection(h11.Connection):
-    """h11's, with a short way for the pieces of a chunked answer, which takes a tenth of the time."""
+class _Seldom(logging.Filter):
+    """Lets one line about noise through in ten seconds: whoever scans the port would fill the disk."""
 
-    _in_chunks = False
+    _next, _more = 0.0, 0
 
-    def send(self, event: h11.Event) -> bytes | None:
-        """The event's bytes, the same as h11's."""
-        if self._in_chunks and type(event) is h11.Data and self.our_state is h11.SEND_BODY:
-            return b"%x\r\n%b\r\n" % (len(event.data), event.data) if event.data else b""
-        output = super().send(event)  # type: ignore[call-overload]
-        chunked = b"\r\ntransfer-encoding: chunked\r\n"
-        self._in_chunks = type(event) is h11.Response and chunked in (output or b"").lower()
-        return output
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.msg != "Invalid HTTP request received.":
+            return True
+        now = time.monotonic()
+        if now < self._next:
+            self._more += 1
+            return False
+        if self._more:
+            record.msg = f"{record.msg} {self._more} others since the last such line."
+        self._next, self._more = now + 10, 0
+        return True
+
+
+_seldom = _Seldom()
+
+
+def protocol(settings: Settings) -> Callable[..., asyncio.Protocol]:
+    """What uvicorn makes a connection with. Also lets this process have as many descriptors as it is allowed."""
+    logging.getLogger("uvicorn.error").addFilter(_seldom)
+    most = room(settings.max_connections, raise_descriptor_limit())
+    return partial(Protocol, header_timeout=settings.header_timeout, crowd=Crowd(most))
 
 
 class Protocol(H11Protocol):
-    """JSON instead of plain text as the 400 of what is no request; a time limit; a cut that HTTP/1.0 can see."""
+    """JSON instead of plain text as the 400 of what is no request; limits; a cut that HTTP/1.0 can see.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    A head may take `header_timeout` seconds from its first byte. A connection without one is closed as idle.
+    """
+
+    def __init__(self, *arguments: Any, header_timeout: float, crowd: Crowd, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.conn = Connection(h11.SERVER, self.config.h11_max_incomplete_event_size or MAX_HEADERS)
+        self.conn = Connection()
         self._inner = self.app
         self.app = self._run
-        self._late: asyncio.TimerHandle | None = None
+        self._crowd = crowd
+        self._header_timeout = header_timeout
+        self._clock: asyncio.TimerHandle | None = None
+        self._head_begun = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Also starts the clock of the first request."""
+        """Also starts the clock of an idle connection."""
         super().connection_made(transport)
-        self._watch()
+        self._clock = self.loop.call_later(max(self.timeout_keep_alive, self._header_timeout), self._too_late)
+        self._crowd.wait(self, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Also keeps the clock of the next request, from its first byte until its head is there."""
-        super().data_received(data)
+        for start in range(0, len(data), _SLICE):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[start : start + _SLICE])
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Also stops the clock."""
         self._stop_clock()
+        self._crowd.leave(self)
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Also: this connection waits again."""
+        self._crowd.wait(self, self.transport.abort)
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed, and close."""
@@ -78,6 +114,9 @@ class Protocol(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
+            if self.cycle is not None and not self.cycle.response_complete:
+                # Nobody is left to answer to.
+                self.cycle.disconnected = True
         # Otherwise an answer is under way, and cutting it is all that can be said.
         self.transport.close()
 
@@ -88,19 +127,34 @@ class Protocol(H11Protocol):
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_clock()
-        elif self._late is None:
-            self._late = self.loop.call_later(HEAD_SECONDS, self._too_late)
+            if not self.cycle.more_body:
+                self._crowd.work(self)
+                self._listen_on()
+        elif not self._head_begun:
+            self._stop_clock()
+            self._head_begun = True
+            self._clock = self.loop.call_later(self._header_timeout, self._too_late)
+
+    def _listen_on(self) -> None:
+        """uvicorn reads nothing behind a complete request, not even that the client leaves."""
+        if self.flow.read_paused and len(self.conn.trailing_data[0]) <= MAX_HEADERS:
+            self.flow.resume_reading()
 
     def _stop_clock(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        self._head_begun = False
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
 
     def _too_late(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if absolute := _ABSOLUTE.match(scope["raw_path"]):
+            # Proxies may write the whole URL; what is asked for is its path.
+            scope["raw_path"] = absolute["path"] or b"/"
+            scope["path"] = unquote(scope["raw_path"].decode("ascii"))
         try:
             await self._inner(scope, receive, send)
         except BaseException:

@@ -16,9 +16,11 @@ from rich.console import Console
 from api import __version__
 from api.app import create_app
 from api.lifecycle import Lifecycle
-from api.models import DEMO_NOTE
+from api.log import JsonLines, PlainLines
+from api.models import DEMO_NOTE, unpinned
 from api.progress import LoadingBar, StderrHandler
-from api.protocol import MAX_HEADERS, Protocol
+from api.protocol import protocol
+from api.scrape import metrics_port
 from api.settings import Settings
 from api.streaming import StreamAborted
 from engine import EngineError, ModelInfo
@@ -32,7 +34,7 @@ KEEP_ALIVE_SECONDS: Final = 75
 def serve(settings: Settings) -> int:
     """Serve until a signal ends it (0) or the engine cannot run (1). Raises ConfigError, or OSError for the address."""
 
-    bar = LoadingBar(Console(stderr=True))
+    bar = LoadingBar(Console(stderr=True), wanted=settings.log_format == "plain")
 
     def on_ready(info: ModelInfo) -> None:
         bar.close()
@@ -41,6 +43,8 @@ def serve(settings: Settings) -> int:
         gc.freeze()
         for line in ready_lines(info, url, needs_key=bool(settings.api_keys or settings.api_keys_file)):
             log.info("%s", line)
+        for line in unpinned(settings, info):
+            log.warning("%s", line)
 
     def on_failure(error: BaseException) -> None:
         bar.close()
@@ -50,11 +54,10 @@ def serve(settings: Settings) -> int:
     app = create_app(settings, on_ready=on_ready, on_failure=on_failure, on_progress=bar.show)
     listener = listen(settings.host, settings.port, settings.send_timeout)
     url = _url(listener)
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     config = uvicorn.Config(
         app,
-        http=Protocol,
-        h11_max_incomplete_event_size=MAX_HEADERS,
+        http=protocol(settings),  # pyright: ignore[reportArgumentType]
         ws="none",
         lifespan="on",
         log_config=None,
@@ -68,7 +71,10 @@ def serve(settings: Settings) -> int:
     log.info("Lyre %s listens on %s and loads the model", __version__, url)
     bar.show("engine process", 0.0)
     try:
-        server.run(sockets=[listener])
+        with metrics_port(app.state.metrics, settings) as port:
+            if port is not None:
+                log.info("metrics are at port %d", port)
+            server.run(sockets=[listener])
     finally:
         bar.close()
     return 0 if app.state.lifecycle.failure is None else 1
@@ -146,11 +152,12 @@ def ready_lines(info: ModelInfo, url: str, needs_key: bool) -> list[str]:
     return lines
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, log_format: str = "plain") -> None:
     """Everything to stderr; request lines are bare JSON, uvicorn speaks only of trouble."""
-    plain = StderrHandler()
-    plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=level.upper(), handlers=[plain], force=True)
+    lines = StderrHandler()
+    lines.setFormatter(JsonLines() if log_format == "json" else PlainLines())
+    logging.basicConfig(level=level.upper(), handlers=[lines], force=True)
+    logging.captureWarnings(True)
     bare = StderrHandler()
     bare.setFormatter(logging.Formatter("%(message)s"))
     requests = logging.getLogger("lyre.requests")

@@ -86,6 +86,15 @@ class Settings(BaseModel):
     batch_invariant: bool = Field(
         EngineConfig.batch_invariant, description="on a GPU: a seed gives the same audio in any batch; slower"
     )
+    trim_silence: bool = Field(
+        EngineConfig.trim_silence, description="on or off: silence before the first sound is cut to 50 ms"
+    )
+    max_silence: float = Field(
+        EngineConfig.max_silence, description="seconds of silence after which a piece of text is given up; 0: never"
+    )
+    loop_guard: bool = Field(
+        EngineConfig.loop_guard, description="on or off: a piece of text in which the model goes in circles is ended"
+    )
     cpu_threads: int | None = Field(EngineConfig.cpu_threads, description="threads of the CPU path")
     cache: str | None = Field(EngineConfig.cache, description="folder of compiled kernels; none: ~/.cache/lyre")
     queue_timeout: float = Field(EngineConfig.queue_timeout, description="seconds that a request may wait for a slot")
@@ -112,8 +121,21 @@ class Settings(BaseModel):
     playground: bool = Field(True, description="on or off: the page at /")
     cors_origins: tuple[str, ...] = Field(("*",), description="web origins that may call, or none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning, error")
+    log_format: Literal["plain", "json"] = Field(
+        EngineConfig.log_format, description="of all lines but those of requests, which are JSON: plain or json"
+    )
+    metrics: bool = Field(True, description="on or off: /metrics for Prometheus, open to everybody who reaches it")
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="port of its own for it; none: the server's")
+    tracing: bool = Field(False, description="on or off: OpenTelemetry traces, sent as the OTEL_* variables say")
     drain_seconds: float = Field(30, ge=0, le=3600, description="time that running requests get when the server ends")
     first_chunk_timeout: float = Field(25, gt=0, le=600, description="seconds a request may wait for its first audio")
+    header_timeout: float = Field(
+        20, gt=0, le=600, description="seconds from a request's first byte to its head's last"
+    )
+    body_timeout: float = Field(20, gt=0, le=600, description="seconds that a request's body may take")
+    max_connections: int = Field(
+        4096, ge=1, le=65536, description="connections at once; for one more, the longest idle one is closed"
+    )
     send_timeout: float = Field(30, gt=0, le=600, description="seconds a client may stop reading")
 
     @field_validator("api_keys", "cors_origins", mode="before")

@@ -19,15 +19,13 @@ from api.context import AppContext
 from api.errors import ApiError, ClientGone, busy
 from api.models import check_model
 from api.streaming import SpeechResponse, unless_gone
-from api.trace import Trace, trace_of
+from api.trace import Trace, trace_of, watched
 from api.voices import resolve_voice
 from engine import GenerationFailed, Normaliser, SamplingParams, SpeechStream
 from schemas.speech import SpeechRequest, StreamFormat
 
 MAX_BODY: Final = 128 * 1024
 """Bytes. Two texts of 4,096 characters, each of which JSON may write in twelve bytes, fit with room to spare."""
-BODY_SECONDS: Final = 20.0
-"""How long a client may take to send its body."""
 
 _ENCODERS: Final = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "encoder")
 """At hundreds of streams the slow formats take more than one core."""
@@ -40,7 +38,7 @@ PATHS: Final = [
 ]
 
 
-@post(PATHS, status_code=200, guards=[require_key], request_max_body_size=MAX_BODY)
+@post(PATHS, status_code=200, guards=[require_key], middleware=[watched], request_max_body_size=MAX_BODY)
 async def create_speech(request: Request[Any, Any, Any], context: NamedDependency[AppContext]) -> SpeechResponse:
     """Speak a text; the audio is streamed while it is generated."""
     trace = trace_of(request.scope)
@@ -50,7 +48,7 @@ async def create_speech(request: Request[Any, Any, Any], context: NamedDependenc
         # Before the body is read. A drain's answers close their connection, and closing on a body that is still under
         # way resets it: the client might never see why.
         context.admission.check()
-    asked = await _asked(request)
+    asked = await _asked(request, context.settings.body_timeout)
     with ExitStack() as ends:
         ends.enter_context(context.limits.seat(who))
         ends.enter_context(context.admission.seat())
@@ -62,36 +60,47 @@ async def create_speech(request: Request[Any, Any, Any], context: NamedDependenc
         first = await _first_or_shutdown(_first_chunk(chunks, context.settings.first_chunk_timeout), request)
         trace.ttfa = trace.elapsed
         audio = encoded(first, chunks, encoder)
-        headers = {"content-type": MEDIA_TYPES[asked.response_format], "x-accel-buffering": "no"}
+        headers = {
+            "content-type": MEDIA_TYPES[asked.response_format],
+            "x-accel-buffering": "no",
+            "server-timing": trace.server_timing,
+        }
         if asked.stream_format is StreamFormat.SSE:
             audio = sse.events(audio, stream)
             headers |= {"content-type": sse.MEDIA_TYPE, "cache-control": "no-store"}
         return SpeechResponse(audio, stream, ends.pop_all(), headers, trace, context.settings.send_timeout)
 
 
-async def _asked(request: Request[Any, Any, Any]) -> SpeechRequest:
+async def _asked(request: Request[Any, Any, Any], seconds: float) -> SpeechRequest:
     """The body. Whatever its content type says it is JSON: `curl -d` calls everything a form."""
-    body = (await _read_body(request)).removeprefix(b"\xef\xbb\xbf")
+    body = (await _read_body(request, seconds)).removeprefix(b"\xef\xbb\xbf")
     # Azure's clients may leave the model to the URL.
     deployment = request.path_params.get("deployment")
     return SpeechRequest.model_validate_json(body, context={"model": deployment} if deployment else None)
 
 
 def _submitted(asked: SpeechRequest, context: AppContext, trace: Trace) -> SpeechStream:
+    trace.format, trace.sse = asked.response_format.value, asked.stream_format is StreamFormat.SSE
+    trace.chars = len(asked.input)
     info = context.engine.info
     check_model(asked.model, info)
     voice = resolve_voice(asked.voice, info.voices, context.settings.voices)
-    trace.voice, trace.format = voice, asked.response_format.value
+    trace.voice = voice
     params = SamplingParams(**asked.sampling())  # pyright: ignore[reportArgumentType]
-    return context.engine.submit(asked.input, voice, params, Normaliser(**asked.normalize.model_dump()))
+    stream = context.engine.submit(asked.input, voice, params, Normaliser(**asked.normalize.model_dump()))
+    stream.timings.speed = asked.speed
+    trace.stream = stream
+    return stream
 
 
-async def _read_body(request: Request[Any, Any, Any]) -> bytes:
+async def _read_body(request: Request[Any, Any, Any], seconds: float) -> bytes:
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             return await request.body()
     except TimeoutError:
-        raise ApiError(408, "The body of the request did not arrive in time.", outcome="timeout") from None
+        # The rest of it is not waited for either.
+        late = "The body of the request did not arrive in time."
+        raise ApiError(408, late, outcome="timeout", headers={"connection": "close"}) from None
     except InternalServerException:
         # Litestar's word for a client that left in the middle of its upload.
         raise ClientGone from None

@@ -27,10 +27,18 @@ async def events(audio: AsyncGenerator[bytes, None], stream: SpeechStream) -> As
     except EngineError as error:
         yield _event(ApiError(500, f"The speech broke off: {error}").body())
         raise
-    total = stream.input_tokens + stream.output_tokens
-    usage = Usage(input_tokens=stream.input_tokens, output_tokens=stream.output_tokens, total_tokens=total)
-    yield _event(AudioDone(usage=usage))
+    yield _event(AudioDone(usage=_usage(stream)))
     yield b"data: [DONE]\r\n\r\n"
+
+
+def _usage(stream: SpeechStream) -> Usage:
+    assert stream.finish_reason is not None
+    return Usage(
+        input_tokens=stream.input_tokens,
+        output_tokens=stream.output_tokens,
+        total_tokens=stream.input_tokens + stream.output_tokens,
+        finish_reason=stream.finish_reason,
+    )
 
 
 def _event(data: BaseModel) -> bytes:

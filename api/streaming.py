@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from litestar.types import Receive, Scope, Send
 
-from api.errors import ClientGone
+from api.errors import ClientGone, for_the_log
 from api.trace import Trace
 from engine import EngineError, SpeechStream
 
@@ -89,9 +89,13 @@ class SpeechResponse:
         except asyncio.CancelledError:
             outcome = "shutdown"
             raise
+        except Exception as error:  # noqa: BLE001
+            # A bug, of whatever kind. Who catches it next would log its message, which may quote the user's text.
+            log.error("%s: broke off: %s", self.trace.request_id, for_the_log(error))
+            raise StreamAborted("the speech broke off") from None
         finally:
             self.ends.close()
-            self.trace.emit(200, outcome, self.stream.audio_seconds)
+            self.trace.emit(200, outcome)
 
     async def _send(self, send: Send) -> None:
         headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]

@@ -75,18 +75,29 @@ class OwnServer:
         """Of the process that speaks HTTP; the models are in its child."""
         return self._process.pid
 
+    def signal(self, number: int) -> None:
+        """Sends a signal to this process."""
+        self._process.send_signal(number)
+
+    def wait_end(self, patience: float) -> int | None:
+        """The exit status; None when it still runs after so many seconds."""
+        try:
+            return self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return None
+
     def wait_ready(self, patience: float = 900.0) -> float:
         """Seconds from the start to the first 200 of /health/ready. ServerFailed when it ends, or takes too long."""
         while time.perf_counter() - self.began < patience:
             if self._process.poll() is not None:
-                raise ServerFailed(self._words()[-2000:])
-            if not self.url and (found := LISTENS.search(self._words())):
+                raise ServerFailed(self.words()[-2000:])
+            if not self.url and (found := LISTENS.search(self.words())):
                 self.url = found[1]
             if self.url and self._answers():
                 self._ready = time.perf_counter()
                 return self._ready - self.began
             time.sleep(POLL_SECONDS)
-        raise ServerFailed(f"not ready after {patience:g} s: {self._words()[-2000:]}")
+        raise ServerFailed(f"not ready after {patience:g} s: {self.words()[-2000:]}")
 
     @property
     def stages(self) -> list[tuple[str, float]]:
@@ -110,7 +121,8 @@ class OwnServer:
             self._stages.append((stage, time.perf_counter()))
         return health.status_code == 200
 
-    def _words(self) -> str:
+    def words(self) -> str:
+        """All that it has written to standard error."""
         # The process writes at an offset of its own only when we do not move the shared one: read by position.
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")

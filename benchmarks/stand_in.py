@@ -19,7 +19,19 @@ import numpy as np
 
 from engine.config import EngineConfig
 from engine.link import WorkerLink
-from engine.messages import Audio, Cancel, Finished, Generate, ModelInfo, Ready, SamplingDefaults, Stop
+from engine.messages import (
+    Audio,
+    Cancel,
+    Finished,
+    FromEngine,
+    Generate,
+    ModelInfo,
+    Ready,
+    SamplingDefaults,
+    Started,
+    Stepped,
+    Stop,
+)
 from engine.prompt import FRAME_TOKENS
 from engine.text import frame_budget
 from engine.windows import SAMPLES_PER_FRAME
@@ -61,16 +73,19 @@ def run(link: WorkerLink) -> None:
         if left:
             due = max(due + FRAME_SECONDS, time.monotonic() - FRAME_SECONDS)
             time.sleep(max(0.0, due - time.monotonic()))
+        news: list[FromEngine] = []
         for message in link.receive(0.0 if left else None):
             match message:
                 case Generate():
                     left[message.request_id] = frames_of(message)
+                    news.append(Started(message.request_id))
                 case Cancel():
                     left.pop(message.request_id, None)
                     link.send([Finished(message.request_id, "cancelled", 1, 1)])
                 case Stop():
                     return
-        link.send(list(frame(left, audio)))
+        if left:
+            link.send([*news, Stepped(len(left), FRAME_SECONDS), *frame(left, audio)])
 
 
 def frame(left: dict[int, int], audio: list[bytes]) -> Iterator[Audio | Finished]:

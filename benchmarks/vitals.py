@@ -10,6 +10,8 @@ from pathlib import Path
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 2**20
+ENGINES = (b"engine.worker", b"benchmarks.probed")
+"""Modules that an engine process runs."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def engines(server: int) -> tuple[int, ...]:
         for task in (Path("/proc") / str(server) / "task").iterdir()
         for child in (task / "children").read_text().split()
     }
-    return tuple(sorted(pid for pid in children if b"engine.worker" in _command(pid)))
+    return tuple(sorted(pid for pid in children if any(name in _command(pid) for name in ENGINES)))
 
 
 def gpu_mib() -> float | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from engine.errors import ConfigError, InvalidRequest
 
 DEMO_CHECKPOINT: Final = Path(__file__).resolve().parent.parent / "demo" / "checkpoint"
 _DEVICE: Final = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 _LISTED: Final = re.compile(r"(?P<cpu>cpu)|(cuda:)?(?P<index>\d+)")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 DTYPES: Final = ("auto", "float32", "bfloat16")
 LOAD_FORMATS: Final = ("auto", "dummy")
 QUANTIZATIONS: Final = ("none", "fp8")
@@ -19,7 +20,11 @@ KV_DTYPES: Final = ("auto", "fp8")
 CODEC_DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
 CPU_KERNELS: Final = ("auto", "native", "torch")
 GPU_KERNELS: Final = ("auto", "triton", "torch")
+LOG_FORMATS: Final = ("plain", "json")
 ATTENTIONS: Final = ("auto", "triton", "flash", "sdpa")
+
+LEAST_SILENCE: Final = 1.0
+"""Seconds. Shorter pauses are part of speech."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,10 @@ class EngineConfig:
     `attention` is the language model's: auto is triton on a GPU; flash needs flash-attn; sdpa, torch's own, is slow.
     `memory_share` of a GPU's memory may be used; slots that do not fit it are refused at the start.
     `batch_invariant`: on a GPU, too, a seed gives the same codes alone and in any batch, at some cost in speed.
+    `trim_silence`: of the quiet before a chunk's first sound only 50 ms are sent. `max_silence`: a chunk in which the
+    model is silent for so many seconds is ended; 0: none is. `loop_guard`: so is one in which it says nothing new.
     `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default:
-    ~/.cache/lyre).
+    ~/.cache/lyre). `log_format`: json lets no line of an engine process reach standard error as it is: they are logged.
     `queue_timeout`: seconds that a request may wait for a slot. `hang_timeout`: seconds that an engine process with
     work may say nothing before it is killed and replaced (0: it never is); on a slow device at least three times what
     its warm synthesis took.
@@ -64,11 +71,15 @@ class EngineConfig:
     gpu_kernel: str = "auto"
     attention: str = "auto"
     batch_invariant: bool = False
+    trim_silence: bool = True
+    max_silence: float = 2.5
+    loop_guard: bool = True
     cpu_threads: int | None = None
     cache: str | None = None
     queue_timeout: float = 5.0
     hang_timeout: float = 10.0
     max_restarts: int = 3
+    log_format: Literal["plain", "json"] = "plain"
 
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):
@@ -85,17 +96,18 @@ class EngineConfig:
         _choice("cpu_kernel", self.cpu_kernel, CPU_KERNELS)
         _choice("gpu_kernel", self.gpu_kernel, GPU_KERNELS)
         _choice("attention", self.attention, ATTENTIONS)
+        _choice("log_format", self.log_format, LOG_FORMATS)
         _at_least("max_concurrency", self.max_concurrency, 1)
         _at_least("max_queue", self.max_queue, 0)
         _at_least("max_context", self.max_context, 256)
         _at_least("max_restarts", self.max_restarts, 0)
+        _seconds("queue_timeout", self.queue_timeout, 0.01, 600)
+        _seconds("hang_timeout", self.hang_timeout or 1.0, 1.0, 3600)
         # These are written so that NaN fails them.
-        if not 0 < self.queue_timeout <= 600:
-            raise ConfigError("queue_timeout", f"{self.queue_timeout} is not above 0 and at most 600 seconds")
-        if not (self.hang_timeout == 0 or 1 <= self.hang_timeout <= 3600):
-            raise ConfigError("hang_timeout", f"{self.hang_timeout} is not 0 (never), nor 1 to 3600 seconds")
         if not 0 < self.memory_share <= 1:
             raise ConfigError("memory_share", f"{self.memory_share} is not a share of the memory: above 0, at most 1")
+        if not (self.max_silence == 0 or LEAST_SILENCE <= self.max_silence <= 60):
+            raise ConfigError("max_silence", f"{self.max_silence} is neither 0 nor {LEAST_SILENCE} to 60 seconds")
         if self.repetition_window is not None:
             _at_least("repetition_window", self.repetition_window, 1)
         if self.cpu_threads is not None:
@@ -161,6 +173,11 @@ class SamplingParams:
                 raise InvalidRequest(field.name, f"{field.name} must be between {low:g} and {high:g}")
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision names one state of a repository for ever; branches and tags can be moved."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
 def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(field, f"{value!r} is not one of {', '.join(allowed)}")
@@ -169,3 +186,9 @@ def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
 def _at_least(field: str, value: int, low: int) -> None:
     if value < low:
         raise ConfigError(field, f"{value} is less than {low}")
+
+
+def _seconds(field: str, value: float, low: float, high: float) -> None:
+    # Written so that NaN fails it.
+    if not low <= value <= high:
+        raise ConfigError(field, f"{value} is not {low:g} to {high:g} seconds")

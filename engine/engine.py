@@ -22,6 +22,7 @@ from engine.replica import Replica
 from engine.request import Request, generate
 from engine.stream import SpeechStream, silent_stream
 from engine.suspects import Suspects
+from engine.tally import Tally
 from engine.text import Normaliser, chunks
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Engine:
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
+        self.tally = Tally()
         self._info: ModelInfo | None = None
         self._replicas: list[Replica] = []
         self._suspects = Suspects()
@@ -65,13 +67,13 @@ class Engine:
 
     @property
     def processes(self) -> Counter[str]:
-        """How many engine processes are "ready", "loading" (for the first time or again) or "down"."""
+        """How many engine processes are "ready", "loading" (for the first time or again) or "down" (given up, hung)."""
         return Counter(replica.state for replica in self._replicas)
 
     @property
-    def restarts(self) -> Counter[str]:
-        """How often engine processes were started again, by cause: "death" or "hang"."""
-        return sum((replica.restarts for replica in self._replicas), Counter())
+    def slots(self) -> int:
+        """Requests that can be spoken at once by the processes that are ready."""
+        return sum(replica.slots for replica in self._replicas if replica.ready)
 
     @property
     def places(self) -> int:
@@ -100,7 +102,7 @@ class Engine:
             raise EngineUnavailable("the engine has been stopped")
         for config in configs:
             name = f"the engine process on {config.device}" if self.config.devices else "the engine process"
-            self._replicas.append(Replica(config, name, self._report, self._salvage))
+            self._replicas.append(Replica(config, name, self._report, self._salvage, self.tally))
         await self._loaded()
         if self._stopping:
             raise EngineUnavailable("the engine has been stopped")
@@ -134,7 +136,7 @@ class Engine:
             return silent_stream()
         self._next_id += 1
         message = generate(self._next_id, pieces, voice, params or SamplingParams(), info, self.config)
-        request = Request(message, SpeechStream(message.request_id, self._cancel))
+        request = Request(message, SpeechStream(message.request_id, self._cancel, self.tally))
         self._dispatch(request)
         return request.stream
 

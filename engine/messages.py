@@ -72,6 +72,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     parameters: int
     load_seconds: float
     chunk_chars: int = MAX_CHUNK_CHARS  # the longest piece of text that the model speaks in one go
+    commit: str | None = None  # the model's and the codec's on the hub; None where they are folders
+    codec_commit: str | None = None
 
 
 class Loading(msgspec.Struct, tag=True, frozen=True, array_like=True):
@@ -95,6 +97,19 @@ class Broken(msgspec.Struct, tag=True, frozen=True, array_like=True):
     field: str | None = None
 
 
+class Started(msgspec.Struct, tag=True, frozen=True, array_like=True):
+    """The request has got its slot: the end of its time in the queue."""
+
+    request_id: int
+
+
+class Stepped(msgspec.Struct, tag=True, frozen=True, array_like=True):
+    """A frame of the batch has landed: of how many streams, and how long the language model took for it."""
+
+    streams: int
+    seconds: float
+
+
 class Audio(msgspec.Struct, tag=True, frozen=True, array_like=True, gc=False):
     """The next samples of a request; `tokens` are the audio codes generated for it so far."""
 
@@ -104,7 +119,7 @@ class Audio(msgspec.Struct, tag=True, frozen=True, array_like=True, gc=False):
 
 
 class Finished(msgspec.Struct, tag=True, frozen=True, array_like=True):
-    """The request's slot is free. `reason`: "stop", "length", "cancelled" or "expired"."""
+    """The request's slot is free. `reason`: a `FinishReason`."""
 
     request_id: int
     reason: str
@@ -120,4 +135,4 @@ class Failed(msgspec.Struct, tag=True, frozen=True, array_like=True):
     param: str | None = None
 
 
-FromEngine = Loading | Ready | Broken | Audio | Finished | Failed
+FromEngine = Loading | Ready | Broken | Started | Stepped | Audio | Finished | Failed

@@ -27,8 +27,8 @@ class Pace:
         """A frame of so many rows begins when those before it are done."""
         self._flights.append((rows, now))
 
-    def landed(self, now: float, seconds: float | None = None) -> None:
-        """The oldest frame is done. `seconds`: what it took by the device's clock, if it has one.
+    def landed(self, now: float, seconds: float | None = None) -> float:
+        """The oldest frame is done; -> what it took. `seconds`: the same by the device's clock, if it has one.
 
         What passes until the host looks says too much: it looks when it expects the end, and prompts come in between.
         Frames would be launched ever later.
@@ -40,6 +40,7 @@ class Pace:
         known = self._expected.get(_size(rows), own)
         self._expected[_size(rows)] = known + _FORGET * (own - known)
         self.frame = max(taken, self.frame + _FADE * (taken - self.frame))
+        return own
 
     def forget(self) -> None:
         """Nobody waits any more for what is in flight."""

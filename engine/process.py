@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,22 +16,49 @@ from engine.config import EngineConfig
 from engine.errors import CheckpointError, ConfigError, EngineError
 from engine.messages import Broken
 
-log = logging.getLogger(__name__)
-
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = "engine.worker"  # the module that runs there
+LONGEST_LINE = 10_000  # bytes of a line that are logged
+
+log = logging.getLogger(__name__)
+
+_RELAYS: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks too loosely
 
 
 async def start_worker(config: EngineConfig, inbox: str, outbox: str) -> asyncio.subprocess.Process:
     """`inbox` and `outbox` are the worker's ends of its two sockets."""
     settings = msgspec.json.encode(_anchored(config)).decode()
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", WORKER, inbox, outbox, settings),
         # The pipe tells the worker that this process lives; a new session keeps the terminal's Ctrl-C away from it.
         stdin=asyncio.subprocess.PIPE,
         start_new_session=True,
         cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE if config.log_format == "json" else None,
+        env=environment(),
     )
+    if process.stderr is not None:
+        relay = asyncio.create_task(_log_lines(process.stderr))
+        _RELAYS.add(relay)
+        relay.add_done_callback(_RELAYS.discard)
+    return process
+
+
+async def _log_lines(pipe: asyncio.StreamReader) -> None:
+    """What a worker writes to its standard error, until it ends."""
+    rest = b""
+    while data := await pipe.read(65_536):
+        *lines, rest = (rest + data).replace(b"\r", b"\n").split(b"\n")
+        for line in filter(None, lines):
+            log.warning("%s", line[:LONGEST_LINE].decode(errors="replace"))
+        rest = rest[:LONGEST_LINE]
+    if rest:
+        log.warning("%s", rest.decode(errors="replace"))
+
+
+def environment() -> dict[str, str]:
+    """This process' variables without the server's own: an engine process has no use for the keys of its callers."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LYRE_")}
 
 
 async def end_worker(process: asyncio.subprocess.Process, seconds: float) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,10 +27,13 @@ from engine.messages import (
     Loading,
     ModelInfo,
     Ready,
+    Started,
+    Stepped,
     Stop,
 )
 from engine.process import end_worker, start_error, start_worker
 from engine.request import Request
+from engine.tally import Tally
 from engine.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,8 @@ class Replica:
 
     `on_progress()` is called when `stage` and `done` have changed. `on_loss(unheard, queued, why)` gets the requests of
     a process that died, but for those that have been heard: who had a slot may be the cause, who was queued has broken
-    nothing. `hung` is true from the time that a process with work is found silent until another one takes its place.
-    `restarts` counts them by cause: death or hang.
+    nothing. `tally` counts its work, and its restarts by cause: death or hang. `hung` is true from the time that a
+    process with work is found silent until another one takes its place.
     """
 
     def __init__(
@@ -54,19 +56,19 @@ class Replica:
         name: str,
         on_progress: Callable[[], None],
         on_loss: Callable[[list[Request], list[Request], str], None],
+        tally: Tally,
     ) -> None:
         self.config = config
         self.name = name
         self.info: ModelInfo | None = None
         self.stage, self.done = "starting", 0.0
         self.hung = False
-        self.restarts: Counter[str] = Counter()
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.life = asyncio.create_task(self._supervise())
         self.life.add_done_callback(self._ended)
         self.idle = asyncio.Event()
         self.idle.set()
-        self._on_progress, self._on_loss = on_progress, on_loss
+        self._on_progress, self._on_loss, self._tally = on_progress, on_loss, tally
         self._requests: dict[int, Request] = {}
         self._link: ServerLink | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -84,9 +86,7 @@ class Replica:
     @property
     def state(self) -> str:
         """ready; loading, for the first time or again; or down: given up, or hanging."""
-        if self.hung or self.life.done():
-            return "down"
-        return "ready" if self.ready else "loading"
+        return "down" if self.hung or self.life.done() else "ready" if self.ready else "loading"
 
     @property
     def slots(self) -> int:
@@ -173,7 +173,7 @@ class Replica:
             if self._lives.losses > self.config.max_restarts:
                 log.error("%s died %d times in a row; giving up", self.name, self._lives.losses)
                 return
-            self.restarts["hang" if self.hung else "death"] += 1
+            self._tally.restarts["hang" if self.hung else "death"] += 1
             log.error("%s; restart %d of %d", error, self._lives.losses, self.config.max_restarts)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._lives.pause)
@@ -236,6 +236,11 @@ class Replica:
             case Audio():
                 if request := self._requests.get(message.request_id):
                     request.stream.feed(message.pcm, message.tokens)
+            case Stepped():
+                self._tally.step(message.streams, message.seconds)
+            case Started():
+                if request := self._requests.get(message.request_id):
+                    request.stream.begin()
             case Finished() | Failed():
                 self._finish(message)
             case Loading():

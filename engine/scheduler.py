@@ -98,7 +98,7 @@ class Scheduler:
             full = sequence.frames >= sequence.current.max_frames
             spent = sequence.max_tokens is not None and sequence.tokens + 7 > sequence.max_tokens
             if not ended and (full or spent):
-                sequence.truncated = True
+                sequence.cut = sequence.cut or FinishReason.LENGTH
             if spent and not ended:
                 del sequence.chunks[sequence.chunk + 1 :]
             results.append(FrameResult(sequence, spoken=not ended, last=ended or full or spent))
@@ -108,10 +108,20 @@ class Scheduler:
         """Moves on to the next chunk in the same slot (True), or ends the sequence and frees its slot (False)."""
         if sequence.chunk + 1 < len(sequence.chunks):
             sequence.chunk += 1
+            sequence.repeated = False
             sequence.frames = sequence.prefilled = sequence.flying = 0
             return True
-        self._finish(sequence, FinishReason.LENGTH if sequence.truncated else FinishReason.STOP)
+        self._finish(sequence, sequence.cut or FinishReason.STOP)
         return False
+
+    def again(self, sequence: Sequence) -> bool:
+        """Begins the current chunk once more, with other random numbers; False when that was done, or may not be."""
+        spent = sequence.max_tokens is not None and sequence.tokens + 7 > sequence.max_tokens
+        if sequence.repeated or spent:
+            return False
+        sequence.repeated = True
+        sequence.frames = sequence.prefilled = sequence.flying = 0
+        return True
 
     def cancel(self, request_id: int) -> Sequence | None:
         """Takes a request out, wherever it is; None when it is not here (any more)."""

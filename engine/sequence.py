@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
+from engine.silence import Silence
 from engine.windows import SAMPLE_RATE, SAMPLES_PER_FRAME
+
+AGAIN: Final = 2**32
+"""How far the seed of a chunk's second take lies from that of its first: beyond all other chunks'."""
 
 
 class FinishReason(StrEnum):
@@ -13,6 +18,8 @@ class FinishReason(StrEnum):
 
     STOP = "stop"  # the model ended its speech
     LENGTH = "length"  # the frame budget was used up
+    REPETITION = "repetition"  # the model turned in a circle, and the rest of a chunk was left out
+    SILENCE = "silence"  # the model fell silent for too long, and the rest of a chunk was left out
     CANCELLED = "cancelled"
     EXPIRED = "expired"  # no slot came free in time
 
@@ -30,11 +37,12 @@ class Chunk:
 class Sequence:
     """A request's chunks are spoken one after another in one slot.
 
-    `frames` counts the current chunk's frames, `tokens` all audio codes of the request, `prefilled` the tokens of the
-    current prompt that are in the cache, `flying` the frames of the chunk that were launched and have not landed.
+    `repeated`: the current chunk is spoken for the second time. `frames` counts the current chunk's frames, `tokens`
+    all audio codes of the request, `prefilled` the tokens of the current prompt that are in the cache, `flying` the
+    frames of the chunk that were launched and have not landed.
     `held` is audio that has not been sent yet. `sent` counts the samples that were, the first of them at the time
-    `heard_at`. `quiet` is how many samples it has been silent for. `deadline` is the time until which it may wait for
-    its slot.
+    `heard_at`. `cut` is why a chunk of it, the first of those that did, ended before the model ended it. `deadline` is
+    the time until which it may wait for its slot.
     """
 
     request_id: int
@@ -43,6 +51,7 @@ class Sequence:
     max_tokens: int | None = None
     slot: int | None = None
     chunk: int = 0
+    repeated: bool = False
     frames: int = 0
     tokens: int = 0
     prefilled: int = 0
@@ -50,9 +59,9 @@ class Sequence:
     held: bytes = b""
     heard_at: float | None = None
     sent: int = 0
-    quiet: int = 0
+    silence: Silence = field(default_factory=Silence)
     finish_reason: FinishReason | None = None
-    truncated: bool = field(default=False)
+    cut: FinishReason | None = None
     deadline: float | None = None
 
     @property
@@ -66,9 +75,14 @@ class Sequence:
         return self.prefilled >= len(self.current.prompt) - 1
 
     @property
+    def take(self) -> tuple[int, int]:
+        """Which chunk is being spoken, and how often it was begun before."""
+        return self.chunk, int(self.repeated)
+
+    @property
     def chunk_seed(self) -> int:
         """Each chunk draws its own random numbers; the first chunk's are the request's. A 64-bit number, wrapping."""
-        return (self.seed + self.chunk + 2**63) % 2**64 - 2**63
+        return (self.seed + self.chunk + self.repeated * AGAIN + 2**63) % 2**64 - 2**63
 
     @property
     def length(self) -> int:

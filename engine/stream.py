@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from engine.errors import EngineError
 from engine.pauses import empty_speech
-
-BYTES_PER_SECOND = 48_000  # s16le mono at 24 kHz
+from engine.tally import Tally
+from engine.timings import BYTES_PER_SECOND, Timings
 
 
 class SpeechStream:
@@ -18,17 +18,17 @@ class SpeechStream:
 
     Iterating raises GenerationFailed when the request breaks (what came before is incomplete), EngineUnavailable when
     the engine died before it was heard, QueueTimeout when it waited too long for a slot, InvalidRequest when it turns
-    out to be wrong. The figures are final when the iteration has ended.
+    out to be wrong. The figures and `timings` are final when the iteration has ended.
     """
 
-    def __init__(self, request_id: int, cancel: Callable[[int], None]) -> None:
+    def __init__(self, request_id: int, cancel: Callable[[int], None], tally: Tally | None = None) -> None:
         self.request_id = request_id
         self.finish_reason: str | None = None
         self.input_tokens = 0
         self.output_tokens = 0
         self.audio_seconds = 0.0
+        self.timings = Timings(tally)
         self._cancel = cancel
-        self._born = time.monotonic()
         # Not an asyncio.Queue: with hundreds of streams its share of the server's time would be felt.
         self._pieces: deque[bytes] = deque()
         self._waiting: asyncio.Future[None] | None = None
@@ -38,7 +38,7 @@ class SpeechStream:
     @property
     def age(self) -> float:
         """Seconds since the request was taken."""
-        return time.monotonic() - self._born
+        return time.monotonic() - self.timings.taken
 
     def cancel(self) -> None:
         """Stops the generation; the iteration ends. Does nothing when the request has ended."""
@@ -67,9 +67,15 @@ class SpeechStream:
 
     # ---- the engine's side
 
+    def begin(self) -> None:
+        """The request has got its slot."""
+        if not self._done:
+            self.timings.start()
+
     def feed(self, pcm: bytes, tokens: int) -> None:
         """The next samples."""
         if not self._done:
+            self.timings.audio(pcm)
             self.output_tokens = tokens
             self.audio_seconds += len(pcm) / BYTES_PER_SECOND
             self._pieces.append(pcm)
@@ -100,6 +106,7 @@ class SpeechStream:
 def silent_stream() -> SpeechStream:
     """The speech of a text without a word: complete already, a moment of silence, no tokens."""
     stream = SpeechStream(0, lambda request_id: None)
+    stream.begin()
     stream.feed(empty_speech(), 0)
     stream.finish("stop", 0, 0)
     return stream

@@ -19,6 +19,7 @@ import msgspec
 
 from engine.config import EngineConfig
 from engine.errors import CheckpointError, ConfigError, InvalidRequest
+from engine.guard import Guard
 from engine.link import WorkerLink
 from engine.messages import (
     Audio,
@@ -30,19 +31,22 @@ from engine.messages import (
     Generate,
     Loading,
     Ready,
+    Started,
+    Stepped,
     Stop,
 )
 from engine.model.flight import Flight
 from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling
 from engine.pace import Pace
-from engine.pauses import pause, trailing_quiet
+from engine.pauses import pause
 from engine.scheduler import FrameResult, Scheduler
-from engine.sequence import Sequence
+from engine.sequence import FinishReason, Sequence
 from engine.windows import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 BYTES_PER_SECOND = 2 * SAMPLE_RATE
 LEAD_BYTES = 2 * SAMPLES_PER_FRAME
+Take = tuple[int, int]
 BRIDGE = 1.5  # how many times what passes at most between frames
 
 
@@ -50,15 +54,21 @@ class Worker:
     """One loop over the scheduler and the runner."""
 
     def __init__(
-        self, link: WorkerLink, runner: ModelRunner, slots: int, clock: Callable[[], float] = time.monotonic
+        self,
+        link: WorkerLink,
+        runner: ModelRunner,
+        slots: int,
+        clock: Callable[[], float] = time.monotonic,
+        guard: Guard | None = None,
     ) -> None:
         self._link, self._runner, self._clock = link, runner, clock
+        self._guard = guard or Guard(slots)
         self._pace = Pace()
         self._outgoing: list[FromEngine] = []
         self._scheduler = Scheduler(slots)
         self._sampling: dict[int, Sampling] = {}
-        # Frames in flight, oldest first, each with whose they are: a sequence and the number of its chunk.
-        self._flights: deque[tuple[Flight, list[tuple[Sequence, int]]]] = deque()
+        # Frames in flight, oldest first, each with whose they are: a sequence and which take of it.
+        self._flights: deque[tuple[Flight, list[tuple[Sequence, Take]]]] = deque()
 
     def run(self) -> None:
         """Until `Stop`. An error in a step is fatal: every open request fails, then the process ends with it."""
@@ -84,7 +94,9 @@ class Worker:
         return self._pace.patience(self._clock()) if self._runner.ahead else 0.0
 
     def _step(self) -> None:
-        self._scheduler.schedule()
+        self._outgoing += [Started(sequence.request_id) for sequence in self._scheduler.schedule()]
+        # Before the prompts are worked on: the time in the queue ends here.
+        self._flush()
         self._prefill()
         if self._patience() > 0:
             return
@@ -96,16 +108,17 @@ class Worker:
         if sequences:
             self._pace.launched(len(sequences), self._clock())
             flight = self._runner.launch(sequences)
-            self._flights.append((flight, [(sequence, sequence.chunk) for sequence in sequences]))
+            self._flights.append((flight, [(sequence, sequence.take) for sequence in sequences]))
             for sequence in sequences:
                 sequence.flying += 1
         return bool(sequences)
 
-    def _land(self, flight: Flight, passengers: list[tuple[Sequence, int]]) -> None:
+    def _land(self, flight: Flight, passengers: list[tuple[Sequence, Take]]) -> None:
         """Passes on what a frame brought to those who still want it: others ended while it was in the air."""
         ended = flight.land()
-        self._pace.landed(self._clock(), flight.seconds)
-        rows = [row for row, (s, chunk) in enumerate(passengers) if s.finish_reason is None and s.chunk == chunk]
+        seconds = self._pace.landed(self._clock(), flight.seconds)
+        self._outgoing.append(Stepped(len(passengers), seconds))
+        rows = [row for row, (s, take) in enumerate(passengers) if s.finish_reason is None and s.take == take]
         for row in rows:
             passengers[row][0].flying -= 1
         brought = self._scheduler.postprocess((passengers[row][0], ended[row]) for row in rows)
@@ -113,15 +126,19 @@ class Worker:
         for row, result in zip(rows, brought, strict=True):
             results[row] = result
         pcm = self._runner.speak(results, flight.codes)
+        heard = self._guard.hear(brought, flight.heard[rows], [pcm[row] for row in rows])
+        verdicts = dict(zip(rows, heard, strict=True))
         # Who has not been heard yet goes first: the server turns to its streams in this order.
         new = [row for row in rows if passengers[row][0].heard_at is None]
         for part in (new, [row for row in rows if row not in new]):
             for row in part:
-                result = results[row]
-                self._emit(result.sequence, pcm[row], at_once=result.last or len(rows) == 1)
-                if result.last:
-                    self._go_on(result.sequence)
-            self._flush()
+                result, (piece, cut) = results[row], verdicts[row]
+                over = result.last or cut is not None
+                self._emit(result.sequence, piece, at_once=over or len(rows) == 1)
+                if over:
+                    self._go_on(result.sequence, cut)
+            if part:
+                self._flush()
 
     def _prefill(self) -> None:
         """All prompts together where that is quick; else a piece of one a turn while others are listened to."""
@@ -139,18 +156,27 @@ class Worker:
         """How its current chunk is drawn."""
         return replace(self._sampling[sequence.request_id], seed=sequence.chunk_seed)
 
-    def _go_on(self, sequence: Sequence) -> None:
-        """To the next chunk, after a pause, or to the end."""
-        wanted = sequence.current.pause
-        if self._scheduler.next_chunk(sequence):
-            self._emit(sequence, pause(wanted, sequence.quiet), at_once=True)
-        else:
+    def _go_on(self, sequence: Sequence, cut: FinishReason | None) -> None:
+        """From a chunk that is over, or was `cut`, to the next one, after a pause, or to the end."""
+        silence, wanted = sequence.silence, sequence.current.pause
+        if not silence.begun:
+            # Nothing of it was sent: other random numbers may do better.
+            if silence.trim and self._scheduler.again(sequence):
+                silence.next_chunk()
+                return
+            cut = cut or FinishReason.SILENCE
+        sequence.cut = sequence.cut or cut
+        silence.next_chunk()
+        if not self._scheduler.next_chunk(sequence):
             self._finished(sequence)
+        elif silence.heard:
+            filling = pause(wanted, silence.passed)
+            silence.passed += len(filling) // 2
+            self._emit(sequence, filling, at_once=True)
 
     def _emit(self, sequence: Sequence, pcm: bytes, at_once: bool) -> None:
         """Sends what is ready. A stream among others starts with as much in hand as bridges the time to the next."""
         sequence.held += pcm
-        sequence.quiet = trailing_quiet(pcm, sequence.quiet)
         if sequence.held and (at_once or sequence.heard_at is not None or len(sequence.held) >= self._bridge()):
             if sequence.heard_at is None:
                 sequence.heard_at = self._clock()
@@ -185,8 +211,11 @@ class Worker:
             window=message.repetition_window,
             seed=message.seed,
         )
+        silence = self._guard.silence()
         deadline = None if message.patience is None else self._clock() + message.patience
-        self._scheduler.add(Sequence(message.request_id, chunks, message.seed, message.max_tokens, deadline=deadline))
+        self._scheduler.add(
+            Sequence(message.request_id, chunks, message.seed, message.max_tokens, silence=silence, deadline=deadline)
+        )
 
     def _expire(self) -> None:
         """Whoever has waited too long never reaches the model."""
@@ -201,8 +230,12 @@ class Worker:
 
     def _finished(self, sequence: Sequence) -> None:
         del self._sampling[sequence.request_id]
-        assert sequence.finish_reason is not None
-        end = Finished(sequence.request_id, sequence.finish_reason, sequence.input_tokens, sequence.tokens)
+        reason = sequence.finish_reason
+        assert reason is not None
+        if reason in (FinishReason.CANCELLED, FinishReason.EXPIRED) or sequence.silence.heard:
+            end = Finished(sequence.request_id, reason, sequence.input_tokens, sequence.tokens)
+        else:
+            end = Failed(sequence.request_id, "the model made no sound for this text")
         self._outgoing.append(end)
 
     def _flush(self) -> None:
@@ -210,6 +243,13 @@ class Worker:
         if self._outgoing:
             self._link.send(self._outgoing)
             self._outgoing = []
+
+
+def guard_of(config: EngineConfig) -> Guard:
+    """As it is set. Random weights speak no language: whatever they say is sent."""
+    if config.load_format == "dummy":
+        return Guard(config.max_concurrency, trim=False, max_silence=0.0, loops=False, soundless=True)
+    return Guard(config.max_concurrency, config.trim_silence, config.max_silence, config.loop_guard)
 
 
 def leave_with_parent() -> None:
@@ -247,7 +287,7 @@ def _serve(link: WorkerLink, config_json: str) -> int:
         link.send([Broken(type(error).__name__, str(error), getattr(error, "field", None))])
         return 1
     link.send([Ready(runner.info)])
-    Worker(link, runner, config.max_concurrency).run()
+    Worker(link, runner, config.max_concurrency, guard=guard_of(config)).run()
     return 0
 
 

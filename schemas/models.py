@@ -15,6 +15,8 @@ class ModelCard(BaseModel):
     description: str
     sample_rate: int
     voices: list[str]
+    revision: str | None = None
+    """The commit of its repository on the hub."""
 
 
 class ModelList(BaseModel):

@@ -117,11 +117,15 @@ class AudioDelta(BaseModel):
 
 
 class Usage(BaseModel):
-    """What a request cost: text tokens in, audio tokens out."""
+    """What a request cost: text tokens in, audio tokens out. And, beyond OpenAI's, why it ended."""
 
     input_tokens: int
     output_tokens: int
     total_tokens: int
+    finish_reason: str = Field(
+        description="stop: the model ended its speech. Else a piece of the text may not be whole: length (max_tokens, "
+        "or far more audio than its text needs), repetition (the same over and over), silence (no sound for too long)."
+    )
 
 
 class AudioDone(BaseModel):

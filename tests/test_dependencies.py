@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"api", "engine", "schemas", "benchmarks", "demo", "tests"}
@@ -56,3 +58,20 @@ def test_what_is_imported_is_declared(folder: str) -> None:
         and not declared & names(providers.get(module, []))
     }
     assert not missing
+
+
+def test_the_lock_file_has_what_is_declared_with_hashes() -> None:
+    text = (ROOT / "deploy" / "requirements.lock").read_text(encoding="utf-8")
+    # A package has several entries where Pythons or platforms need different versions.
+    entries = [entry.split() for entry in re.split(r"\n(?=[a-z])", text) if "==" in entry.split()[0]]
+    locked: dict[str, list[str]] = {}
+    for name, *rest in (entry[0].split("==") + entry[1:] for entry in entries):
+        assert any(word.startswith("--hash=sha256:") for word in rest), name
+        locked.setdefault(name, []).append(rest[0])
+    for line in project()["project"]["dependencies"]:
+        requirement = Requirement(line)
+        versions = locked.get(canonicalize_name(requirement.name), [])
+        assert versions, f"{line} is not in the lock file: make lock"
+        assert all(requirement.specifier.contains(version) for version in versions), (
+            f"{line}, but {versions}: make lock"
+        )

@@ -51,7 +51,9 @@ class Training:
         plan = Plan(args.batch, args.crop, args.freeze_encoder, args.toy)
         self.step = CodecStep(self.model, plan, ranks.device, ranks.broadcast)
         if args.init and (args.init / "discriminators.pt").exists() and not args.freeze_encoder:
-            self.step.discriminators.load_state_dict(torch.load(args.init / "discriminators.pt", map_location="cpu"))
+            self.step.discriminators.load_state_dict(
+                torch.load(args.init / "discriminators.pt", map_location="cpu", weights_only=True)
+            )
         self.done = self.logged_steps = self.moved = 0
         self.gan_since: int | None = None
 

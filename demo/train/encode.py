@@ -184,7 +184,7 @@ def merge(args: argparse.Namespace) -> None:
 def export(codec: Path, folder: Path, with_encoder: bool) -> None:
     """The codec as it ships: fp16, without the encoder unless asked."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = torch.load(codec / "pytorch_model.bin", map_location="cpu")
+    state = torch.load(codec / "pytorch_model.bin", map_location="cpu", weights_only=True)
     kept = {name: tensor.half() for name, tensor in state.items() if with_encoder or not name.startswith("encoder.")}
     if not all(bool(tensor.isfinite().all()) for tensor in kept.values()):
         raise ValueError(f"{codec}: a weight does not fit fp16")

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from snac import SNAC
 from torch import Tensor
 
-from engine.config import SamplingParams
+from engine.config import SamplingParams, is_commit
 from engine.errors import CheckpointError
 from engine.messages import SamplingDefaults
 from engine.model.reading import reading
@@ -73,6 +73,7 @@ class Checkpoint:
     defaults: SamplingDefaults
     encode: Callable[[str], list[int]]
     chunk_chars: int = MAX_CHUNK_CHARS
+    commit: str | None = None  # of the hub's repository that it came from
 
 
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
@@ -98,6 +99,7 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
         defaults=_defaults(folder),
         encode=encode,
         chunk_chars=_chunk_chars(config, folder),
+        commit=commit_of(source, folder),
     )
 
 
@@ -126,9 +128,14 @@ def dummy_checkpoint(name: str) -> Checkpoint:
     return Checkpoint(name, None, LlamaShape.from_config(config, name), layout, ENGLISH_VOICES, _defaults(None), encode)
 
 
-def load_codec(source: str, revision: str | None = None) -> SNAC:
+def codec_folder(source: str, revision: str | None = None) -> Path:
+    """A codec's files from a local folder or the hub. CheckpointError says why there are none."""
+    return _resolve(source, revision, _CODEC_FILES)
+
+
+def load_codec(source: str) -> SNAC:
     """SNAC's quantiser and decoder, in fp32 on the CPU; the encoder is not needed and may be absent."""
-    folder = _resolve(source, revision, _CODEC_FILES)
+    folder = codec_folder(source)
     config = _read_json(folder / "config.json")
     if config.get("sampling_rate") != SAMPLE_RATE:
         raise CheckpointError(
@@ -170,6 +177,11 @@ def _resolve(source: str, revision: str | None, patterns: list[str]) -> Path:
         raise CheckpointError(f"{source} is not on the hub (or is private: set HF_TOKEN)") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise CheckpointError(f"{source} could not be downloaded and is not in the local cache: {error}") from error
+
+
+def commit_of(source: str, folder: Path) -> str | None:
+    """What the hub's cache calls a snapshot; None for a folder of one's own."""
+    return folder.name if not Path(source).expanduser().is_dir() and is_commit(folder.name) else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

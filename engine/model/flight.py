@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -12,19 +14,26 @@ from torch import Tensor
 class Flight:
     """codes int32 [B, 7] on the device; `ended` [B] on the CPU, zero for a row that speaks on, valid once `done`.
 
-    The device notes the time at `begun` and `done`.
+    `copy`: the codes on the CPU, as valid; none where the device is the CPU. The device notes the time at `begun` and
+    `done`.
     """
 
     codes: Tensor
     ended: Tensor
     done: torch.cuda.Event | None = None
     begun: torch.cuda.Event | None = None
+    copy: Tensor | None = None
 
     def land(self) -> list[bool]:
         """Waits for the frame; -> for each row whether its speech ended instead. `codes` are there from now on."""
         if self.done is not None:
             self.done.synchronize()
         return self.ended.bool().tolist()
+
+    @property
+    def heard(self) -> NDArray[np.int32]:
+        """The codes, for the host to read; nothing is waited for."""
+        return (self.codes if self.copy is None else self.copy).numpy()
 
     @property
     def seconds(self) -> float | None:

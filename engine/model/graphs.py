@@ -128,8 +128,10 @@ class GraphLlama:
         ended = torch.empty(len(slots), dtype=torch.int32, pin_memory=True)
         ended.copy_(self.ended[: len(slots)], non_blocking=True)
         codes = self.codes[: len(slots)].clone()
+        copy = torch.empty(codes.shape, dtype=torch.int32, pin_memory=True)
+        copy.copy_(codes, non_blocking=True)
         done.record()
-        return Flight(codes, ended, done, begun)
+        return Flight(codes, ended, done, begun, copy)
 
     def decode_frame(self, slots: list[int], length: int, min_frames: int) -> tuple[Tensor, Tensor]:
         """Seven steps for each slot; -> codes int32 [B, 7] on the device, whether the row ended, bool [B] on the CPU.

@@ -82,12 +82,12 @@ def weights_of(checkpoint: Checkpoint, device: torch.device, config: EngineConfi
 def models_of(
     config: EngineConfig, checkpoint: Checkpoint, weights: LlamaWeights, device: torch.device, context: int,
     progress: Progress,
-) -> tuple[Any, Any, str]:  # fmt: skip
-    """The language model and the codec: in compiled CPU kernels where they fit, else in torch."""
+) -> tuple[Any, Any, tuple[str, str | None]]:  # fmt: skip
+    """Both models, in compiled CPU kernels where they fit, else in torch; the codec's name and commit."""
     progress("codec", 0.6)
     slots, threads = config.max_concurrency, config.cpu_threads or os.cpu_count() or 1
-    codec, name = _codec(config)
-    tables, layers = codebook_tables(codec), snac_layers(codec, name)
+    codec, name = codec_of(config)
+    tables, layers = codebook_tables(codec), snac_layers(codec, name[0])
     shape, layout, cache = checkpoint.shape, checkpoint.layout, config.cache_folder
     reason = _no_native(config, device, supports(shape, weights) and supports_codec(layers))
     if reason is None:
@@ -102,7 +102,7 @@ def models_of(
         with fitting(device):
             return *_on_card(config, checkpoint, weights, layers, tables, context, progress), name
     _graphs(config, shape, device)  # says what only a GPU can do
-    llama = TorchLlama(shape, weights.to(torch.float32), layout, slots, context, _kv_dtype(config, torch.float32))
+    llama = TorchLlama(shape, weights.to(torch.float32), layout, slots, context, kept_dtype(config, torch.float32))
     return llama, TorchSnac(layers, tables, slots, device, torch.float32), name
 
 
@@ -116,7 +116,7 @@ def _on_card(
     graphs = _graphs(config, shape, device)
     if not graphs:
         weights = weights.to(weights.embed.dtype)  # the numbers of quantised weights, not their speed
-    kv_dtype = _kv_dtype(config, weights.embed.dtype)
+    kv_dtype = kept_dtype(config, weights.embed.dtype)
     # "auto" may come to float32.
     kept = getattr(torch, config.codec_dtype) if config.codec_dtype != "auto" else torch.float32
     slot = Slot(slot_bytes(shape, 1, kv_dtype), context, codec_bytes(layers, kept))
@@ -169,7 +169,8 @@ def _card(device: torch.device, share: float) -> Card:
     return Card(device_name(device), total, free, torch.cuda.memory_allocated(device), share)
 
 
-def _kv_dtype(config: EngineConfig, arithmetic: torch.dtype) -> torch.dtype:
+def kept_dtype(config: EngineConfig, arithmetic: torch.dtype) -> torch.dtype:
+    """What keys and values are kept as."""
     return torch.float8_e4m3fn if config.kv_dtype == "fp8" else arithmetic
 
 
@@ -223,11 +224,13 @@ def _no_native(config: EngineConfig, device: torch.device, fits: bool) -> str | 
     return None if fits else "the model's dimensions do not fit the kernel's vectors"
 
 
-def _codec(config: EngineConfig) -> tuple[Any, str]:
+def codec_of(config: EngineConfig) -> tuple[Any, tuple[str, str | None]]:
+    """The codec, its name and, from the hub, its commit."""
     if config.load_format == "dummy":
         name = config.codec or "snac-24khz"
-        return ckpt.dummy_codec(name), name
+        return ckpt.dummy_codec(name), (name, None)
     if config.codec is None and config.is_demo:
-        return ckpt.load_codec(str(DEMO_CHECKPOINT / "codec")), "lyre-demo-codec"
+        return ckpt.load_codec(str(DEMO_CHECKPOINT / "codec")), ("lyre-demo-codec", None)
     name = config.codec or ckpt.DEFAULT_CODEC
-    return ckpt.load_codec(name, config.codec_revision), name
+    folder = ckpt.codec_folder(name, config.codec_revision)
+    return ckpt.load_codec(str(folder)), (name, ckpt.commit_of(name, folder))

@@ -64,7 +64,7 @@ class ModelRunner:
         self.checkpoint = open_model(config)
         self.context = min(config.max_context, self.checkpoint.shape.max_positions)
         weights = weights_of(self.checkpoint, self.device, config, progress)
-        self.model, self.codec, codec_name = models_of(
+        self.model, self.codec, (codec_name, codec_commit) = models_of(
             config, self.checkpoint, weights, self.device, self.context, progress
         )
         self._launches = getattr(self.model, "launch", None)
@@ -88,6 +88,8 @@ class ModelRunner:
             parameters=weights.parameters,
             load_seconds=time.perf_counter() - began,
             chunk_chars=self.checkpoint.chunk_chars,
+            commit=self.checkpoint.commit,
+            codec_commit=codec_commit,
         )
 
     def prompt(self, voice: str, text: str) -> Chunk:

@@ -44,7 +44,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
     # Here, because most checkpoints need not wait for it.
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False).backend_tokenizer
 
 
 def _begin_of_text(folder: Path) -> str | None:

@@ -20,6 +20,8 @@ from engine import (
     SamplingParams,
 )
 from engine.messages import SamplingDefaults
+from engine.tally import Tally
+from engine.timings import Timings
 
 CHUNK = 2048
 RATE = 24_000
@@ -60,6 +62,7 @@ class FakeStream:
         self.input_tokens = len(text)
         self.output_tokens = 0
         self.audio_seconds = 0.0
+        self.timings = Timings(engine.tally)
         self.cancelled = threading.Event()
         self.ended = threading.Event()
 
@@ -71,6 +74,9 @@ class FakeStream:
             if plan.fail_at == index:
                 self._end("failed")
                 raise plan.error
+            self.timings.start()
+            self.timings.audio(SPEECH[index % len(SPEECH)])
+            self.engine.tally.step(1, 0.01)
             self.output_tokens += 7
             self.audio_seconds += CHUNK / RATE
             yield SPEECH[index % len(SPEECH)]
@@ -103,6 +109,7 @@ class FakeEngine:
     def __init__(self, config: EngineConfig | None = None, voices: tuple[str, ...] = ("tara", "leo")) -> None:
         self.config = config or EngineConfig(max_concurrency=16, max_queue=16)
         self.voices = list(voices)
+        self.tally = Tally()
         self.plan = Plan()
         self.streams: list[FakeStream] = []
         self.active: list[FakeStream] = []
@@ -116,8 +123,6 @@ class FakeEngine:
         self.ready = False
         self.demo = True
         self.hung = False
-        self.processes = Counter({"ready": 1})
-        self.restarts: Counter[str] = Counter()
 
     async def start(self, progress: Callable[[str, float], None] | None = None) -> None:
         """Ready as soon as `may_start` is set."""
@@ -165,6 +170,16 @@ class FakeEngine:
             raise EngineUnavailable("the engine does not run", retry_after=None)
         if len(self.active) >= self.config.max_concurrency and len(self.queue) >= self.config.max_queue:
             raise EngineOverloaded(retry_after=1.4)
+
+    @property
+    def processes(self) -> Counter[str]:
+        """One."""
+        return Counter(["ready" if self.ready else "loading"])
+
+    @property
+    def slots(self) -> int:
+        """Requests that can be spoken at once."""
+        return self.config.max_concurrency if self.ready else 0
 
     @property
     def running(self) -> int:

@@ -16,7 +16,7 @@ import httpx
 import uvicorn
 
 from api.app import create_app
-from api.protocol import MAX_HEADERS, Protocol
+from api.protocol import protocol
 from api.settings import Settings
 from engine import Engine
 from tests.api.fake_engine import FakeEngine
@@ -49,12 +49,12 @@ class LiveServer:
     def __init__(self, engine: FakeEngine | Engine, **settings: Any) -> None:
         self.engine = engine
         self.failures: list[BaseException] = []
-        app = create_app(Settings(**settings), engine=cast("Engine", engine), on_failure=self.failures.append)
+        made = Settings(**settings)
+        app = create_app(made, engine=cast("Engine", engine), on_failure=self.failures.append)
         config = uvicorn.Config(
             app,
             port=0,
-            http=Protocol,
-            h11_max_incomplete_event_size=MAX_HEADERS,
+            http=protocol(made),  # pyright: ignore[reportArgumentType]
             ws="none",
             lifespan="on",
             log_config=None,

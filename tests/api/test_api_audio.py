@@ -5,6 +5,7 @@ import struct
 import threading
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -202,6 +203,21 @@ def test_wav_header_of_a_known_length() -> None:
 def test_every_format_has_a_media_type_and_survives_silence(audio_format: ResponseFormat) -> None:
     assert MEDIA_TYPES[audio_format].startswith("audio/")
     assert isinstance(encoder_for(audio_format).flush(), bytes)
+
+
+@pytest.mark.parametrize("audio_format", list(ResponseFormat))
+def test_an_encoder_starts_no_threads(audio_format: ResponseFormat) -> None:
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        pytest.skip("needs Linux")
+    before = len(list(tasks.iterdir()))
+    encoders = [encoder_for(audio_format) for _ in range(8)]
+    for encoder in encoders:
+        encoder.encode(bytes(4096))
+    # Another test's threads may end meanwhile, but none of these begins.
+    assert len(list(tasks.iterdir())) <= before
+    for encoder in encoders:
+        encoder.flush()
 
 
 @pytest.mark.parametrize("audio_format", list(ResponseFormat))

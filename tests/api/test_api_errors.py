@@ -196,11 +196,13 @@ def test_no_audio_in_time(launch: Callable[..., LiveServer]) -> None:
     assert engine.streams[-1].cancelled.is_set()
 
 
-def test_a_body_that_does_not_arrive(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.speech.BODY_SECONDS", 0.05)
+def test_a_body_that_does_not_arrive(launch: Callable[..., LiveServer]) -> None:
+    server = launch(FakeEngine(), body_timeout=0.05)
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(f"POST {URL} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{".encode())
-        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+        answer = b"".join(iter(lambda: connection.recv(1000), b""))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
 
 
 def test_an_encoder_that_cannot_be_made_frees_the_slot(

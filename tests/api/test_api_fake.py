@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from engine import Engine, EngineConfig, SpeechStream
+from engine import Engine, EngineConfig, SamplingParams, SpeechStream
 from tests.api.fake_engine import FakeEngine, FakeStream
 
 
@@ -25,8 +25,9 @@ def test_the_methods_take_the_same_arguments(name: str) -> None:
 
 def test_the_stream_has_what_the_server_reads() -> None:
     real = SpeechStream(1, lambda request_id: None)
-    for name in ("request_id", "finish_reason", "input_tokens", "output_tokens", "audio_seconds"):
+    for name in ("request_id", "finish_reason", "input_tokens", "output_tokens", "audio_seconds", "timings"):
         assert hasattr(real, name)
+    assert isinstance(FakeStream(FakeEngine(), 1, "", "tara", SamplingParams()).timings, type(real.timings))
     assert {"cancel", "__aiter__"} <= set(vars(FakeStream)) & set(vars(SpeechStream))
 
 

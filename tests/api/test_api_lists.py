@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 import httpx
+import msgspec
 import pytest
 
-from api.models import ALIASES
+from api.models import ALIASES, unpinned
+from api.settings import Settings
 from tests.api.fake_engine import FakeEngine
 from tests.api.live_server import BODY, URL, LiveServer, error_of, eventually
 
@@ -183,3 +185,18 @@ def test_the_base_url_answers(client: httpx.Client, path: str) -> None:
 @pytest.mark.parametrize("path", ["/models", "/models/tts-1", "/audio/voices", "/audio/models"])
 def test_a_base_url_without_the_version_works(client: httpx.Client, path: str) -> None:
     assert client.get(path).json() == client.get(f"/v1{path}").json()
+
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+def test_a_repository_that_is_not_pinned_is_named_with_its_commit() -> None:
+    engine = FakeEngine()
+    engine.ready, engine.demo = True, False
+    local = engine.info
+    hub = msgspec.structs.replace(local, commit=COMMIT, codec_commit=COMMIT)
+    assert unpinned(Settings(), local) == []
+    assert unpinned(Settings(revision=COMMIT, codec_revision=COMMIT), hub) == []
+    lines = unpinned(Settings(revision="main"), hub)
+    assert [line.partition(" is not pinned")[0] for line in lines] == ["acme/voice", "snac"]
+    assert [line.rpartition(" ")[2] for line in lines] == [f"LYRE_REVISION={COMMIT}", f"LYRE_CODEC_REVISION={COMMIT}"]

@@ -2,12 +2,13 @@
 
 import json
 import socket
+from collections.abc import Callable
 
 import h11
 import httpx
 import pytest
 
-from api.protocol import Connection
+from api.connection import Connection
 from tests.api.fake_engine import FakeEngine
 from tests.api.live_server import BODY, PATIENCE, URL, LiveServer, error_of
 
@@ -51,7 +52,7 @@ def test_what_is_no_http_is_refused_in_the_envelope(server: LiveServer, head: by
 def test_the_short_way_of_pieces_gives_the_bytes_of_h11(request_line: str, headers: list[tuple[str, str]]) -> None:
     pieces = [] if request_line.startswith("HEAD") else [b"he", b"", b"llo"]
     sent = []
-    for connection in (Connection(h11.SERVER), h11.Connection(h11.SERVER)):
+    for connection in (Connection(), h11.Connection(h11.SERVER)):
         for _ in range(2):
             connection.receive_data(f"{request_line}\r\nhost: x\r\nconnection: keep-alive\r\n\r\n".encode())
             while type(connection.next_event()) is not h11.EndOfMessage:
@@ -65,7 +66,7 @@ def test_the_short_way_of_pieces_gives_the_bytes_of_h11(request_line: str, heade
 
 
 def test_pieces_outside_of_an_answer_are_still_refused() -> None:
-    connection = Connection(h11.SERVER)
+    connection = Connection()
     connection.receive_data(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n")
     for event in (h11.Response(status_code=200, headers=[]), h11.Data(data=b"x"), h11.EndOfMessage()):
         connection.send(event)
@@ -139,15 +140,15 @@ def test_a_cut_answer_is_reset_in_http_1_0_where_an_end_would_look_whole(
 @pytest.mark.parametrize(
     ("before", "start"),
     [
-        (b"", b""),
+        (b"", b"G"),
         (b"", b"GET / HTTP/1.1\r\nhost: x\r\na: b\r\n"),
         (b"GET /v1 HTTP/1.1\r\nhost: x\r\n\r\n", b"GET / HTT"),
     ],
 )
 def test_a_head_that_never_ends_is_not_waited_for(
-    server: LiveServer, monkeypatch: pytest.MonkeyPatch, before: bytes, start: bytes
+    launch: Callable[..., LiveServer], before: bytes, start: bytes
 ) -> None:
-    monkeypatch.setattr("api.protocol.HEAD_SECONDS", 0.1)
+    server = launch(FakeEngine(), header_timeout=0.1)
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.settimeout(PATIENCE)
         if before:
@@ -157,10 +158,9 @@ def test_a_head_that_never_ends_is_not_waited_for(
         assert connection.recv(65536) == b""
 
 
-def test_an_answer_may_take_longer_than_a_head(
-    server: LiveServer, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api.protocol.HEAD_SECONDS", 0.05)
+def test_an_answer_may_take_longer_than_a_head(launch: Callable[..., LiveServer]) -> None:
+    engine = FakeEngine()
+    server = launch(engine, header_timeout=0.05)
     engine.plan.delay = 0.02
     assert httpx.post(server.url + URL, json=BODY).status_code == 200
 

@@ -131,7 +131,8 @@ def test_sse_carries_the_same_bytes(client: httpx.Client, audio_format: str) -> 
     assert b"".join(parts) == plain
     assert all(0 < len(part) <= MAX_DELTA for part in parts)
     assert all(delta.startswith('{"type":"speech.audio.delta","audio":"') for delta in deltas)
-    assert done == '{"type":"speech.audio.done","usage":{"input_tokens":12,"output_tokens":84,"total_tokens":96}}'
+    usage = '{"input_tokens":12,"output_tokens":84,"total_tokens":96,"finish_reason":"stop"}'
+    assert done == f'{{"type":"speech.audio.done","usage":{usage}}}'
     assert end == "[DONE]"
 
 

@@ -76,7 +76,7 @@ def test_a_text_without_a_word_is_short_silence_in_every_format(any_server: Live
 def test_silence_costs_no_tokens(any_server: LiveServer) -> None:
     asked = PCM | {"input": "!!!", "voice": "tara", "stream_format": "sse"}
     answer = httpx.post(any_server.url + URL, json=asked, timeout=60)
-    assert '"usage":{"input_tokens":0,"output_tokens":0,"total_tokens":0}' in answer.text
+    assert '"usage":{"input_tokens":0,"output_tokens":0,"total_tokens":0,"finish_reason":"stop"}' in answer.text
     assert answer.text.endswith("data: [DONE]\r\n\r\n")
 
 

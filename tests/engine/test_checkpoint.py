@@ -18,7 +18,14 @@ from tokenizers import Tokenizer
 
 from engine import CheckpointError, EngineConfig
 from engine.model import checkpoint as ckpt
-from engine.model.checkpoint import dummy_checkpoint, dummy_codec, load_codec, open_checkpoint
+from engine.model.checkpoint import (
+    codec_folder,
+    commit_of,
+    dummy_checkpoint,
+    dummy_codec,
+    load_codec,
+    open_checkpoint,
+)
 from engine.model.runner import ModelRunner
 from engine.model.snac_layers import snac_layers
 from engine.model.weights import LlamaShape, load_weights, random_weights, stored_dtype
@@ -485,6 +492,48 @@ def test_a_hub_id_without_a_network_is_named(offline: None) -> None:
         open_checkpoint("canopylabs/orpheus-3b-0.1-ft", revision="main")
     with pytest.raises(CheckpointError, match="hubertsiuzdak/snac_24khz"):
         load_codec("hubertsiuzdak/snac_24khz")
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cached(name: str, folder: Path) -> None:
+    """Puts a checkpoint into the hub's cache as a download does: a snapshot of links to blobs, and what main is."""
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    snapshot, blobs = repository / "snapshots" / COMMIT, repository / "blobs"
+    for made in (snapshot, blobs, repository / "refs"):
+        made.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        shutil.copyfile(file, blobs / str(number))
+        (snapshot / file.name).symlink_to(Path("..") / ".." / "blobs" / str(number))
+
+
+def test_a_checkpoint_of_the_hub_knows_its_commit(offline: None, tiny_model: Path, codec: Path) -> None:
+    cached("acme/voice", tiny_model)
+    cached("acme/codec", codec)
+    for revision in (None, "main", COMMIT):
+        checkpoint = open_checkpoint("acme/voice", revision)
+        assert (checkpoint.name, checkpoint.commit) == ("acme/voice", COMMIT)
+        assert commit_of("acme/codec", codec_folder("acme/codec", revision)) == COMMIT
+    load_codec("acme/codec")
+    with pytest.raises(CheckpointError, match="acme/voice"):
+        open_checkpoint("acme/voice", "0" * 40)
+
+
+def test_a_folder_has_no_commit_whatever_its_name(offline: None, tiny_model: Path) -> None:
+    named = Path.cwd() / COMMIT
+    named.symlink_to(tiny_model, target_is_directory=True)
+    assert open_checkpoint(str(named)).commit is None
+
+
+def test_a_model_as_a_pickle_is_not_even_looked_at(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    torch.save({"x": Dangerous(tmp_path / "ran")}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"neither model\.safetensors nor"):
+        stored_dtype(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_model_file_instead_of_a_folder_is_an_error(offline: None, tiny_model: Path) -> None:

@@ -82,7 +82,7 @@ async def test_a_process_that_hangs_is_replaced_only_if_it_has_work(launch: Laun
         EngineUnavailable,
     ]
     await until(lambda: engine.ready)
-    assert (engine.hung, engine.restarts, workers[0].returncode) == (False, {"hang": 1}, -signal.SIGKILL)
+    assert (engine.hung, engine.tally.restarts, workers[0].returncode) == (False, {"hang": 1}, -signal.SIGKILL)
     assert len(await heard(engine.submit("Back again.", "ana", SHORT))) == 6 * 4096
 
 
@@ -147,7 +147,7 @@ async def test_a_fault_ends_the_process_at_once_and_every_stream_with_an_error(
     assert not engine.ready
     gate.unlink()
     await until(lambda: engine.ready)
-    assert engine.restarts == {"death": 1}
+    assert engine.tally.restarts == {"death": 1}
     assert len(await heard(engine.submit("Back again.", "ana", SHORT))) == 6 * 4096
 
 

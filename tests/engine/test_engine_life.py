@@ -91,6 +91,21 @@ async def test_a_relative_cache_is_in_the_servers_folder_whatever_is_loaded(
         assert msgspec.json.decode(settings, type=EngineConfig).cache == str(tmp_path / "kept")
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system has no /proc")
+async def test_an_engine_process_is_not_told_the_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LYRE_API_KEYS", "open-sesame")
+    monkeypatch.setenv("LYRE_API_KEYS_FILE", "/run/secrets/sesame")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    process = await start_worker(EngineConfig(), f"ipc://{tmp_path}/in", f"ipc://{tmp_path}/out")
+    try:
+        told = {name: Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("environ", "cmdline")}
+    finally:
+        process.kill()
+        await process.wait()
+    assert b"HF_HUB_OFFLINE=1" in told["environ"]
+    assert not [name for name, text in told.items() if b"sesame" in text or b"LYRE_" in text]
+
+
 async def test_a_start_that_fails_before_the_worker_is_an_error_and_no_hang(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -17,6 +17,8 @@ from engine.messages import (
     ModelInfo,
     Ready,
     SamplingDefaults,
+    Started,
+    Stepped,
     Stop,
     ToEngine,
 )
@@ -49,6 +51,8 @@ FROM_ENGINE = [
     Ready(INFO),
     Broken("ConfigError", "device: no", "device"),
     Broken("CheckpointError", "no"),
+    Started(1),
+    Stepped(16, 0.0125),
     Audio(1, bytes(range(256)), 7),
     Finished(1, "stop", 10, 70),
     Failed(1, "too long", "input"),

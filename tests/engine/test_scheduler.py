@@ -165,7 +165,7 @@ def test_speech_that_ends_by_itself_finishes_with_stop() -> None:
     scheduler = Scheduler(slots=1)
     scheduler.add(request(1))
     (sequence,) = play(scheduler, ends={(1, 0): 4})
-    assert (sequence.finish_reason, sequence.tokens, sequence.truncated) == (FinishReason.STOP, 28, False)
+    assert (sequence.finish_reason, sequence.tokens, sequence.cut) == (FinishReason.STOP, 28, None)
 
 
 def test_speech_that_fills_its_frames_finishes_with_length() -> None:

@@ -35,14 +35,16 @@ ENGINE_MEMBERS = [
     "places",
     "processes",
     "ready",
-    "restarts",
     "running",
+    "slots",
     "start",
     "stop",
     "submit",
+    "tally",
     "wait_failed",
     "waiting",
 ]
+SUPPLY = ("begin", "feed", "finish", "fail")
 STREAM_MEMBERS = [
     "age",
     "audio_seconds",
@@ -51,12 +53,13 @@ STREAM_MEMBERS = [
     "input_tokens",
     "output_tokens",
     "request_id",
+    "timings",
 ]
 
 
 def members(thing: object) -> list[str]:
     """Public names, without those of the engine's side of a stream."""
-    return sorted(name for name in dir(thing) if not name.startswith("_") and name not in ("feed", "finish", "fail"))
+    return sorted(name for name in dir(thing) if not name.startswith("_") and name not in SUPPLY)
 
 
 def test_the_public_surface() -> None:

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 
 from engine import EngineConfig
-from engine.messages import Audio, Cancel, Failed, Finished, FromEngine, Generate, Stop, ToEngine
+from engine.guard import audible_ends
+from engine.messages import Audio, Cancel, Failed, Finished, FromEngine, Generate, Started, Stepped, Stop, ToEngine
 from engine.model.runner import ModelRunner
 from engine.model.slots import Sampling
-from engine.pauses import pause, trailing_quiet
+from engine.pauses import pause
 from engine.sequence import Chunk, Sequence
 from engine.text import TextChunk, chunks, frame_budget
 from engine.worker import Worker
@@ -111,6 +112,29 @@ def test_a_request_is_spoken_and_finished(endless: ModelRunner) -> None:
     assert tokens[-1] == 42
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_the_server_is_told_who_has_a_slot_and_what_each_frame_took(
+    endless: ModelRunner, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    monkeypatch.setattr(ModelRunner, "ahead", ahead)
+    script = run(endless, [generate(1), generate(2)], slots=1)
+    kinds = [(type(m), m.request_id) for m in script.sent if isinstance(m, Started | Finished)]
+    assert kinds == [(Started, 1), (Finished, 1), (Started, 2), (Finished, 2)]
+    for request_id in (1, 2):
+        mine = [type(m) for m in script.sent if getattr(m, "request_id", None) == request_id]
+        assert mine[0] is Started
+    steps = [m for m in script.sent if isinstance(m, Stepped)]
+    assert [m.streams for m in steps][:12] == [1] * 12
+    assert len(steps) >= 12
+    assert all(m.seconds > 0 for m in steps)
+
+
+def test_a_frames_count_costs_no_message_of_its_own(endless: ModelRunner) -> None:
+    script = run(endless, [generate(i) for i in (1, 2)], slots=2)
+    heard = next(i for i, frame in enumerate(script.frames) if any(isinstance(m, Audio) for m in frame))
+    assert not [frame for frame in script.frames[heard:] if all(isinstance(m, Stepped) for m in frame)]
+
+
 @pytest.mark.parametrize("turns", [1, 3])
 def test_a_frame_launched_ahead_changes_nothing(
     ending: ModelRunner, monkeypatch: pytest.MonkeyPatch, turns: int
@@ -169,7 +193,7 @@ def test_chunks_are_spoken_one_after_another(ending: ModelRunner) -> None:
     for i, piece in enumerate(pieces):
         request = generate(1, piece.text, seed=20 + i, max_tokens=None)
         pcm = run(ending, [msgspec.structs.replace(request, chunks=[TextChunk(piece.text, 0.0)])]).pcm(1)
-        alone += pcm + pause(piece.pause, trailing_quiet(pcm, 0))
+        alone += pcm + pause(piece.pause, len(pcm) // 2 - 1 - audible_ends([pcm])[0])
     assert script.pcm(1) == alone
     end = script.end(1)
     assert isinstance(end, Finished)
