@@ -8,6 +8,7 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 
+from api.admission import Admission
 from api.auth import KeyRing
 from api.context import AppContext
 from api.cors import Cors
@@ -64,12 +65,13 @@ def create_app(
 
     lifecycle = Lifecycle(engine, loaded, on_failure, on_progress)
     limits = Limits(settings.requests_per_minute, settings.requests_at_once)
-    metrics = Metrics(engine)
+    admission = Admission(engine, settings.max_open)
+    metrics = Metrics(engine, lambda: admission.open)
     tracing = Tracing() if settings.tracing else None
     watchers: list[Callable[[Trace], None]] = [log_request, metrics.count]
     if tracing is not None:
         watchers.append(tracing.record)
-    context = AppContext(settings, engine, lifecycle, limits, metrics)
+    context = AppContext(settings, engine, lifecycle, limits, admission, metrics)
     key_ring = KeyRing(settings.api_keys, settings.api_keys_file)
 
     @asynccontextmanager
@@ -87,7 +89,7 @@ def create_app(
         dependencies={"context": Provide(lambda: context, sync_to_thread=False)},
         lifespan=[engine_life],
         exception_handlers={Exception: respond},
-        before_send=[mark_response, Cors(settings.cors_origins).mark_response],
+        before_send=[mark_response, lifecycle.mark_response, Cors(settings.cors_origins).mark_response],
         state=State(
             {
                 "key_ring": key_ring,

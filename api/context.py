@@ -1,8 +1,9 @@
-"""What the routes share: the settings, the engine, the limits, the metrics, and when the server was started."""
+"""What the routes share: the settings, the engine, who is let in, the metrics, and when the server was started."""
 
 import time
 from dataclasses import dataclass, field
 
+from api.admission import Admission
 from api.lifecycle import Lifecycle
 from api.limits import Limits
 from api.metrics import Metrics
@@ -18,5 +19,6 @@ class AppContext:
     engine: Engine
     lifecycle: Lifecycle
     limits: Limits
+    admission: Admission
     metrics: Metrics
     created: int = field(default_factory=lambda: int(time.time()))

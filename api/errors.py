@@ -12,7 +12,7 @@ from litestar.exceptions import HTTPException
 from pydantic import ValidationError
 
 from api.trace import trace_of
-from engine import EngineError, EngineOverloaded, EngineUnavailable, GenerationFailed, InvalidRequest
+from engine import EngineError, EngineOverloaded, EngineUnavailable, GenerationFailed, InvalidRequest, QueueTimeout
 from schemas.errors import ErrorBody, ErrorDetail
 
 log = logging.getLogger("lyre")
@@ -91,6 +91,9 @@ def translate(error: Exception, request: Request[Any, Any, Any]) -> ApiError:
         case EngineOverloaded():
             message = "The server is at its limit of concurrent requests. Please retry shortly."
             return busy(message, "overloaded", "rejected", error.retry_after)
+        case QueueTimeout():
+            message = f"The server is at its limit of concurrent requests: {error}. Please retry shortly."
+            return busy(message, "timeout", "timeout", error.retry_after)
         case EngineUnavailable():
             return busy(f"The engine is not available: {error}", "unavailable", "rejected", error.retry_after)
         case GenerationFailed():

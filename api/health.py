@@ -20,9 +20,11 @@ async def about() -> dict[str, str]:
 
 
 @read("/health/live")
-async def live() -> dict[str, str]:
-    """200 as long as the event loop turns."""
-    return {"status": "ok"}
+async def live(context: NamedDependency[AppContext]) -> Response[dict[str, str]]:
+    """200 as long as the event loop turns, unless an engine process hangs: then 503 until another takes its place."""
+    if context.engine.hung:
+        return Response({"status": "hung"}, status_code=503)
+    return Response({"status": "ok"})
 
 
 @read(["/health", "/health/ready"])

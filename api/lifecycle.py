@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from litestar.datastructures import MutableScopeHeaders
+from litestar.types import Message, Scope
+
 from engine import Engine, EngineUnavailable
 
 log = logging.getLogger("lyre")
@@ -65,6 +68,11 @@ class Lifecycle:
             self._task.cancel()
             await asyncio.wait([self._task])
         await self.engine.stop()
+
+    async def mark_response(self, message: Message, scope: Scope) -> None:
+        """Litestar's before_send hook: what is asked next during the drain is better asked elsewhere."""
+        if self.draining and message["type"] == "http.response.start":
+            MutableScopeHeaders.from_message(message)["connection"] = "close"
 
     async def _run(self) -> None:
         await self.engine.start(self._progress)

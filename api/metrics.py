@@ -4,8 +4,8 @@ What the engine counts is read from it at the scrape; requests are counted when 
 is written, so that the two never differ. Labels come from fixed lists alone.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import accumulate
 from typing import Final
 
@@ -44,11 +44,10 @@ disable_created_metrics()
 class Metrics:
     """The figures of one server, in a registry of their own."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, open_answers: Callable[[], int] = lambda: 0) -> None:
         self.registry = CollectorRegistry()
-        self.open_answers = 0
         ProcessCollector(registry=self.registry)
-        self.registry.register(_EngineFigures(engine, self))
+        self.registry.register(_EngineFigures(engine, open_answers))
         self._requests = Counter(
             "tts_requests_total", "Speech requests that have ended, by how.", ["outcome"], registry=self.registry
         )
@@ -108,21 +107,12 @@ class Metrics:
         if trace.audio_seconds and trace.voice is not None and trace.format is not None:
             self._audio.labels(trace.voice, trace.format).inc(trace.audio_seconds)
 
-    @contextmanager
-    def open_answer(self) -> Iterator[None]:
-        """While an answer is sent."""
-        self.open_answers += 1
-        try:
-            yield
-        finally:
-            self.open_answers -= 1
-
 
 class _EngineFigures(Collector):
     """Reads the engine's own figures when somebody looks."""
 
-    def __init__(self, engine: Engine, metrics: Metrics) -> None:
-        self._engine, self._metrics = engine, metrics
+    def __init__(self, engine: Engine, open_answers: Callable[[], int]) -> None:
+        self._engine, self._open_answers = engine, open_answers
 
     def collect(self) -> Iterator[Metric]:
         engine, tally = self._engine, self._engine.tally
@@ -130,7 +120,7 @@ class _EngineFigures(Collector):
         yield _gauge("tts_requests_running", "Requests that hold a slot.", engine.running)
         yield _gauge("tts_requests_waiting", "Requests that wait for a slot.", engine.waiting)
         yield _gauge("tts_slots", "Requests that can be spoken at once.", engine.slots)
-        yield _gauge("tts_open_answers", "Answers that are being sent.", self._metrics.open_answers)
+        yield _gauge("tts_open_answers", "Answers that their clients have not taken whole.", self._open_answers())
         engines = GaugeMetricFamily("tts_engines", "Engine processes, by state.", labels=["state"])
         processes = engine.processes
         for state in STATES:

@@ -159,9 +159,10 @@ def _health_paths() -> Json:
         return {"get": {"operationId": name, "summary": summary, "tags": ["health"], "security": [], "responses": told}}
 
     unready = {"503": _json("Not now: loading, draining, restarting or failed.", Health, "retry-after")}
+    hung = {"503": _json("An engine process hangs, and is not replaced yet.", Health)}
     return {
         "/v1": telling("about", "What serves here", About),
-        "/health/live": telling("live", "Does the process answer", Health),
+        "/health/live": telling("live", "Does the process answer", Health, **hung),
         "/health/ready": telling("ready", "Can speech be asked for", Health, **unready),
         "/health": telling("health", "The same", Health, **unready),
     }

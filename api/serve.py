@@ -101,14 +101,23 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT. uvicorn's own would raise the signal again at the end and spoil the exit code."""
-        if self._signalled or self._loop is None:
+        if self._loop is None:
+            self.should_exit = True
+            return
+        if self._signalled:
             self.should_exit = self.force_exit = True
+            self._loop.call_soon_threadsafe(self._cut)
             return
         self._signalled = True
         self._loop.call_soon_threadsafe(self._start_drain)
 
     def _start_drain(self) -> None:
         self._drain = asyncio.ensure_future(self._drain_then_exit())
+
+    def _cut(self) -> None:
+        # Newer versions of Python would else wait for every connection to end by itself.
+        for task in self.server_state.tasks:
+            task.cancel()
 
     async def _drain_then_exit(self) -> None:
         deadline = time.monotonic() + self._drain_seconds

@@ -97,13 +97,26 @@ class Settings(BaseModel):
     )
     cpu_threads: int | None = Field(EngineConfig.cpu_threads, description="threads of the CPU path")
     cache: str | None = Field(EngineConfig.cache, description="folder of compiled kernels; none: ~/.cache/lyre")
-    max_restarts: int = Field(EngineConfig.max_restarts, description="deaths of the engine before the server ends")
+    queue_timeout: float = Field(EngineConfig.queue_timeout, description="seconds that a request may wait for a slot")
+    hang_timeout: float = Field(
+        EngineConfig.hang_timeout,
+        description="seconds until an engine that works and says nothing is replaced; 0: never",
+    )
+    max_restarts: int = Field(
+        EngineConfig.max_restarts,
+        description="deaths of the engine in a row that are made up for; then the server ends",
+    )
 
     api_keys: tuple[str, ...] = Field((), repr=False, description="accepted keys, separated by commas")
     api_keys_file: Path | None = Field(None, description="file of accepted keys, one a line; may change")
     open_lists: bool = Field(True, description="whether models and voices are listed without a key")
     requests_per_minute: int = Field(0, ge=0, description="speech requests a minute per key or address; 0: any")
     requests_at_once: int = Field(0, ge=0, description="speech requests at once per key or address; 0: any")
+    max_open: int | None = Field(
+        None,
+        ge=1,
+        description="answers open at once, spoken or still being read; none: twice slots and queue, at least 32",
+    )
     voices: dict[str, str] = Field({}, description="names for the model's voices: alloy=tara,... or a .json file")
     playground: bool = Field(True, description="on or off: the page at /")
     cors_origins: tuple[str, ...] = Field(("*",), description="web origins that may call, or none")

@@ -45,9 +45,14 @@ async def create_speech(request: Request[Any, Any, Any], context: NamedDependenc
     trace = trace_of(request.scope)
     who = caller(request)
     context.limits.count(who, trace.headers)
+    if not context.lifecycle.draining:
+        # Before the body is read. A drain's answers close their connection, and closing on a body that is still under
+        # way resets it: the client might never see why.
+        context.admission.check()
     asked = await _asked(request, context.settings.body_timeout)
     with ExitStack() as ends:
         ends.enter_context(context.limits.seat(who))
+        ends.enter_context(context.admission.seat())
         stream = _submitted(asked, context, trace)
         ends.callback(stream.cancel)
         # Made while the first audio is: opening an encoder takes milliseconds.
@@ -55,7 +60,6 @@ async def create_speech(request: Request[Any, Any, Any], context: NamedDependenc
         chunks = aiter(stream)
         first = await _first_or_shutdown(_first_chunk(chunks, context.settings.first_chunk_timeout), request)
         trace.ttfa = trace.elapsed
-        ends.enter_context(context.metrics.open_answer())
         audio = encoded(first, chunks, encoder)
         headers = {
             "content-type": MEDIA_TYPES[asked.response_format],

@@ -10,6 +10,7 @@ from engine.errors import (
     EngineUnavailable,
     GenerationFailed,
     InvalidRequest,
+    QueueTimeout,
 )
 from engine.messages import ModelInfo
 from engine.stream import SpeechStream
@@ -27,6 +28,7 @@ __all__ = [
     "InvalidRequest",
     "ModelInfo",
     "Normaliser",
+    "QueueTimeout",
     "SamplingParams",
     "SpeechStream",
 ]

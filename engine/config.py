@@ -46,6 +46,9 @@ class EngineConfig:
     model is silent for so many seconds is ended; 0: none is. `loop_guard`: so is one in which it says nothing new.
     `cpu_threads` (default: all cores) share the codec's work. `cache` is the folder for compiled kernels (default:
     ~/.cache/lyre). `log_format`: json lets no line of an engine process reach standard error as it is: they are logged.
+    `queue_timeout`: seconds that a request may wait for a slot. `hang_timeout`: seconds that an engine process with
+    work may say nothing before it is killed and replaced (0: it never is); on a slow device at least three times what
+    its warm synthesis took.
     """
 
     model: str | None = None
@@ -73,6 +76,8 @@ class EngineConfig:
     loop_guard: bool = True
     cpu_threads: int | None = None
     cache: str | None = None
+    queue_timeout: float = 5.0
+    hang_timeout: float = 10.0
     max_restarts: int = 3
     log_format: Literal["plain", "json"] = "plain"
 
@@ -96,7 +101,9 @@ class EngineConfig:
         _at_least("max_queue", self.max_queue, 0)
         _at_least("max_context", self.max_context, 256)
         _at_least("max_restarts", self.max_restarts, 0)
-        # Written so that NaN fails it.
+        _seconds("queue_timeout", self.queue_timeout, 0.01, 600)
+        _seconds("hang_timeout", self.hang_timeout or 1.0, 1.0, 3600)
+        # These are written so that NaN fails them.
         if not 0 < self.memory_share <= 1:
             raise ConfigError("memory_share", f"{self.memory_share} is not a share of the memory: above 0, at most 1")
         if not (self.max_silence == 0 or LEAST_SILENCE <= self.max_silence <= 60):
@@ -179,3 +186,9 @@ def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
 def _at_least(field: str, value: int, low: int) -> None:
     if value < low:
         raise ConfigError(field, f"{value} is less than {low}")
+
+
+def _seconds(field: str, value: float, low: float, high: float) -> None:
+    # Written so that NaN fails it.
+    if not low <= value <= high:
+        raise ConfigError(field, f"{value} is not {low:g} to {high:g} seconds")

@@ -16,11 +16,12 @@ import msgspec
 
 from engine.config import EngineConfig, SamplingParams
 from engine.devices import placed
-from engine.errors import ConfigError, EngineOverloaded, EngineUnavailable, InvalidRequest
+from engine.errors import ConfigError, EngineOverloaded, EngineUnavailable, GenerationFailed, InvalidRequest
 from engine.messages import ModelInfo
 from engine.replica import Replica
 from engine.request import Request, generate
 from engine.stream import SpeechStream, silent_stream
+from engine.suspects import Suspects
 from engine.tally import Tally
 from engine.text import Normaliser, chunks
 
@@ -37,6 +38,7 @@ class Engine:
         self.tally = Tally()
         self._info: ModelInfo | None = None
         self._replicas: list[Replica] = []
+        self._suspects = Suspects()
         self._turn = 0
         self._progress: Progress | None = None
         self._started = False
@@ -59,14 +61,24 @@ class Engine:
         return self._started and not self._draining and any(replica.ready for replica in self._replicas)
 
     @property
+    def hung(self) -> bool:
+        """Whether an engine process has work and says nothing, and no other one has taken its place yet."""
+        return any(replica.hung for replica in self._replicas)
+
+    @property
     def processes(self) -> Counter[str]:
-        """How many engine processes are "ready", "loading" (for the first time or again) or "down" (given up)."""
+        """How many engine processes are "ready", "loading" (for the first time or again) or "down" (given up, hung)."""
         return Counter(replica.state for replica in self._replicas)
 
     @property
     def slots(self) -> int:
         """Requests that can be spoken at once by the processes that are ready."""
         return sum(replica.slots for replica in self._replicas if replica.ready)
+
+    @property
+    def places(self) -> int:
+        """Requests that all devices together take: slots and queues."""
+        return sum(replica.places for replica in self._replicas)
 
     @property
     def running(self) -> int:
@@ -90,7 +102,7 @@ class Engine:
             raise EngineUnavailable("the engine has been stopped")
         for config in configs:
             name = f"the engine process on {config.device}" if self.config.devices else "the engine process"
-            self._replicas.append(Replica(config, name, self._report, self._redispatch, self.tally))
+            self._replicas.append(Replica(config, name, self._report, self._salvage, self.tally))
         await self._loaded()
         if self._stopping:
             raise EngineUnavailable("the engine has been stopped")
@@ -98,15 +110,22 @@ class Engine:
         self._started = True
         self._watch = asyncio.create_task(self._until_given_up())
 
+    def check_room(self) -> None:
+        """What `submit` would refuse whatever it is asked, for next to nothing: EngineOverloaded, EngineUnavailable."""
+        if not self.ready:
+            raise EngineUnavailable("the engine is not ready", self._back_in if self._started else 5.0)
+        if not any(replica.has_room for replica in self._replicas):
+            raise EngineOverloaded(self._room_in)
+
     def submit(
         self, text: str, voice: str, params: SamplingParams | None = None, normaliser: Normaliser | None = None
     ) -> SpeechStream:
         """Takes a request at once or refuses it: InvalidRequest, EngineOverloaded, EngineUnavailable.
 
-        The text is put into words first, by `normaliser` or the usual one. Without any word it is a short silence.
+        Of one that is taken, the text is put into words, by `normaliser` or the usual one. Without any word it is a
+        short silence.
         """
-        if not self.ready:
-            raise EngineUnavailable("the engine is not ready", retry_after=5.0)
+        self.check_room()
         info = self.info
         if voice not in info.voices:
             raise InvalidRequest("voice", f"unknown voice {voice!r}; known: {', '.join(info.voices)}")
@@ -195,18 +214,34 @@ class Engine:
                 replica.take(request)
                 self._turn = (self._replicas.index(replica) + 1) % len(self._replicas)
                 return
-        ready = [replica.retry_after for replica in self._replicas if replica.ready]
-        if open_ones or not ready:
-            raise EngineUnavailable("the engine process is gone", retry_after=5.0)
-        raise EngineOverloaded(retry_after=min(ready))
+        if open_ones or not any(replica.ready for replica in self._replicas):
+            raise EngineUnavailable("the engine process is gone", self._back_in)
+        raise EngineOverloaded(self._room_in)
 
-    def _redispatch(self, requests: list[Request], why: str) -> None:
-        """Those that were queued on a device whose process died: another one may have room."""
-        for request in requests:
+    @property
+    def _room_in(self) -> float:
+        """Seconds until a place should come free on one of the devices that are ready."""
+        return min(replica.retry_after for replica in self._replicas if replica.ready)
+
+    @property
+    def _back_in(self) -> float:
+        """Seconds until some device should be ready."""
+        alive = [replica.back_in for replica in self._replicas if not replica.life.done()]
+        return 1.0 if self.ready else min(alive, default=5.0)
+
+    def _salvage(self, unheard: list[Request], queued: list[Request], why: str) -> None:
+        """A process has died, or hangs. Who was queued there moves to another device that has room.
+
+        Who had a slot may ask again, once: if it is a request that kills, it is to kill no third process.
+        """
+        again = self._suspects.note([request.message for request in unheard])
+        for request, twice in zip(unheard, again, strict=True):
+            request.stream.fail(GenerationFailed(why) if twice else EngineUnavailable(why, self._back_in))
+        for request in queued:
             try:
-                self._dispatch(request)
+                self._dispatch(request.waited())
             except (EngineOverloaded, EngineUnavailable):
-                request.stream.fail(EngineUnavailable(why, retry_after=5.0))
+                request.stream.fail(EngineUnavailable(why, self._back_in))
 
     def _cancel(self, request_id: int) -> None:
         for replica in self._replicas:

@@ -5,6 +5,7 @@ EngineError
 ├── CheckpointError     a model or codec file is missing, unreadable or of the wrong shape
 ├── InvalidRequest      the request itself is wrong; carries the parameter's name
 ├── EngineOverloaded    every slot and queue place is taken; carries the seconds to wait
+├── QueueTimeout        the request waited too long for a slot; carries the seconds to wait
 ├── EngineUnavailable   the engine is starting, stopping or dead; carries the seconds to wait
 └── GenerationFailed    the request was accepted and then broke; its audio is incomplete
 """
@@ -43,6 +44,14 @@ class EngineOverloaded(EngineError):
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("all slots and queue places are taken")
+        self.retry_after = retry_after
+
+
+class QueueTimeout(EngineError):
+    """The request waited for a slot for as long as the settings allow; nothing was generated for it."""
+
+    def __init__(self, seconds: float, retry_after: float) -> None:
+        super().__init__(f"no slot came free within {seconds:g} s")
         self.retry_after = retry_after
 
 

@@ -50,6 +50,11 @@ class WorkerLink:
         self._in.close()
         self._out.close()
 
+    def last_words(self) -> None:
+        """Closes it for good and waits, LINGER at most, until all has gone out that was sent."""
+        self.close()
+        zmq.Context.instance().term()
+
 
 class ServerLink:
     """The server's side, made before the worker; `folder` is for its sockets. Belongs to the running event loop."""
@@ -79,6 +84,14 @@ class ServerLink:
         except zmq.Again as error:
             # Its end of the socket is gone: the process has died this very moment.
             raise EngineUnavailable("the engine process is gone", retry_after=5.0) from error
+
+    def unread(self) -> bool:
+        """Whether there is something that `batches` has not come to yet."""
+        news = bool(self._in.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        if news:
+            # The descriptor tells of it once: whoever looks has to pass it on.
+            self._arrived.set()
+        return news
 
     async def batches(self, died: asyncio.Task[int]) -> AsyncIterator[list[FromEngine]]:
         """What the worker sends, until it has `died` and its last words are read."""

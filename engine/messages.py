@@ -26,6 +26,7 @@ class Generate(msgspec.Struct, tag=True, frozen=True):
     repetition_window: int
     seed: int
     max_tokens: int | None
+    patience: float | None = None  # seconds that it may wait for a slot; then `Finished` with reason "expired"
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):

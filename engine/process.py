@@ -62,12 +62,18 @@ def environment() -> dict[str, str]:
 
 
 async def end_worker(process: asyncio.subprocess.Process, seconds: float) -> None:
-    """Waits for a process that was asked to leave, or has left; kills it when it does not."""
+    """Waits for a process that was asked to leave, or has left; kills it when it does not.
+
+    Returns after twice these seconds even if the kernel does not let it go.
+    """
     try:
         await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
         process.kill()
-        await process.wait()
+        try:
+            await asyncio.wait_for(process.wait(), seconds)
+        except TimeoutError:
+            log.error("engine process %d does not go away: the kernel holds it", process.pid)
 
 
 def start_error(message: Broken) -> EngineError:

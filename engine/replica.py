@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.config import EngineConfig
-from engine.errors import EngineError, EngineUnavailable, GenerationFailed, InvalidRequest
+from engine.errors import EngineError, EngineUnavailable, GenerationFailed, InvalidRequest, QueueTimeout
 from engine.link import ServerLink
+from engine.lives import Lives
 from engine.messages import (
     Audio,
     Broken,
@@ -33,18 +34,20 @@ from engine.messages import (
 from engine.process import end_worker, start_error, start_worker
 from engine.request import Request
 from engine.tally import Tally
+from engine.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0  # how long the worker may take to leave before it is killed
-STEADY_SECONDS = 60.0  # a worker that lived this long wipes out the count of restarts
 
 
 class Replica:
-    """Starts its process, watches it and starts it again when it dies, a few times.
+    """Starts its process, watches it, and starts it again when it dies or hangs, a few times.
 
-    `on_progress()` is called when `stage` and `done` have changed. `on_orphans(requests, why)` gets the requests that
-    were queued in a process that died: they have broken nothing, and nobody has heard them. `tally` counts its work.
+    `on_progress()` is called when `stage` and `done` have changed. `on_loss(unheard, queued, why)` gets the requests of
+    a process that died, but for those that have been heard: who had a slot may be the cause, who was queued has broken
+    nothing. `tally` counts its work, and its restarts by cause: death or hang. `hung` is true from the time that a
+    process with work is found silent until another one takes its place.
     """
 
     def __init__(
@@ -52,25 +55,28 @@ class Replica:
         config: EngineConfig,
         name: str,
         on_progress: Callable[[], None],
-        on_orphans: Callable[[list[Request], str], None],
+        on_loss: Callable[[list[Request], list[Request], str], None],
         tally: Tally,
     ) -> None:
         self.config = config
         self.name = name
         self.info: ModelInfo | None = None
         self.stage, self.done = "starting", 0.0
+        self.hung = False
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.life = asyncio.create_task(self._supervise())
         self.life.add_done_callback(self._ended)
         self.idle = asyncio.Event()
         self.idle.set()
-        self._on_progress, self._on_orphans = on_progress, on_orphans
-        self._tally = tally
+        self._on_progress, self._on_loss, self._tally = on_progress, on_loss, tally
         self._requests: dict[int, Request] = {}
         self._link: ServerLink | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self._mean_seconds = 5.0
+        self._watchdog = Watchdog(config.hang_timeout)
+        self._lives = Lives()
+        self._staged = time.monotonic()
 
     @property
     def ready(self) -> bool:
@@ -79,8 +85,8 @@ class Replica:
 
     @property
     def state(self) -> str:
-        """ready; loading, for the first time or again; or down: given up."""
-        return "ready" if self.ready else "down" if self.life.done() else "loading"
+        """ready; loading, for the first time or again; or down: given up, or hanging."""
+        return "down" if self.hung or self.life.done() else "ready" if self.ready else "loading"
 
     @property
     def slots(self) -> int:
@@ -93,9 +99,14 @@ class Replica:
         return len(self._requests)
 
     @property
+    def places(self) -> int:
+        """Requests that it takes: slots and queue."""
+        return self.slots + self.config.max_queue
+
+    @property
     def has_room(self) -> bool:
         """Whether a request may be given to it."""
-        return self.ready and self.requests < self.slots + self.config.max_queue
+        return self.ready and self.requests < self.places
 
     @property
     def retry_after(self) -> float:
@@ -103,11 +114,18 @@ class Replica:
         waiting = max(0, self.requests - self.slots)
         return min(30.0, max(1.0, self._mean_seconds * (1 + waiting) / self.slots))
 
+    @property
+    def back_in(self) -> float:
+        """Seconds until its process should be ready again, from how long it took the last time."""
+        return self._lives.back_in
+
     def take(self, request: Request) -> None:
         """Begins a request. EngineUnavailable when the process has died this very moment."""
         if self._link is None:
             raise EngineUnavailable("the engine is not ready", retry_after=5.0)
         self._link.send(request.message)
+        if not self._requests:
+            self._watchdog.rest()
         self._requests[request.message.request_id] = request
         self.idle.clear()
 
@@ -128,6 +146,9 @@ class Replica:
             self._kill()
         await asyncio.wait({self.life}, timeout=STOP_SECONDS)
         self._kill()
+        # Longer only for a process that the kernel does not let go.
+        await asyncio.wait({self.life}, timeout=STOP_SECONDS)
+        self.life.cancel()
         await asyncio.wait({self.life})
 
     def _kill(self) -> None:
@@ -138,9 +159,9 @@ class Replica:
 
     async def _supervise(self) -> None:
         """Runs processes, one after another, until told to stop or until they die too often."""
-        restarts = 0
         while not self._stopping.is_set():
-            born = time.monotonic()
+            self.hung = False
+            self._lives.born()
             error = await self._run()
             self._lose_requests(str(error))
             if not self.started.done():
@@ -149,18 +170,18 @@ class Replica:
                 return
             if self._stopping.is_set():
                 return
-            restarts = 1 if time.monotonic() - born > STEADY_SECONDS else restarts + 1
-            if restarts > self.config.max_restarts:
-                log.error("%s died %d times in a row; giving up", self.name, restarts)
+            if self._lives.losses > self.config.max_restarts:
+                log.error("%s died %d times in a row; giving up", self.name, self._lives.losses)
                 return
-            self._tally.restarts["death"] += 1
-            log.error("%s; restart %d of %d", error, restarts, self.config.max_restarts)
+            self._tally.restarts["hang" if self.hung else "death"] += 1
+            log.error("%s; restart %d of %d", error, self._lives.losses, self.config.max_restarts)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), min(0.5 * 2**restarts, 10.0))
+                await asyncio.wait_for(self._stopping.wait(), self._lives.pause)
 
     def _ended(self, life: asyncio.Task[None]) -> None:
         """However that came: nobody waits for what will not come any more."""
         broken = None if life.cancelled() else life.exception()
+        self.hung = False
         self._lose_requests("the engine has stopped")
         if not self.started.done():
             self._fail_start(broken or EngineUnavailable("the engine has been stopped"))
@@ -187,18 +208,27 @@ class Replica:
 
     async def _watch(self, link: ServerLink) -> EngineError:
         process = await start_worker(self.config, link.worker_inbox, link.worker_outbox)
-        self._process = process
+        self._process, self._watchdog, self._staged = process, Watchdog(self.config.hang_timeout), time.monotonic()
         died = asyncio.create_task(process.wait())
+        silence = asyncio.create_task(self._until_hung(link))
         failure: EngineError | None = None
         try:
             async for batch in link.batches(died):
+                self._watchdog.rest()
                 for message in batch:
                     if isinstance(message, Broken):
                         failure = start_error(message)
                     else:
                         self._note(message, link)
+        except asyncio.CancelledError:
+            # The server leaves at once: nobody has asked the process to.
+            self._kill()
+            raise
         finally:
+            silence.cancel()
             await end_worker(process, STOP_SECONDS)
+        if self.hung:
+            return EngineUnavailable(f"{self.name} hung and was killed", retry_after=self.back_in)
         return failure or EngineUnavailable(f"{self.name} ended with status {process.returncode}", retry_after=10.0)
 
     def _note(self, message: FromEngine, link: ServerLink) -> None:
@@ -214,12 +244,29 @@ class Replica:
             case Finished() | Failed():
                 self._finish(message)
             case Loading():
-                self.stage, self.done = message.stage, message.done
+                self.stage, self.done, self._staged = message.stage, message.done, time.monotonic()
                 self._on_progress()
             case Ready():
                 self.info, self._link = message.info, link
+                self._lives.ready()
+                # The warm synthesis is the last stage.
+                self._watchdog.expect(time.monotonic() - self._staged)
                 if not self.started.done():
                     self.started.set_result(None)
+
+    async def _until_hung(self, link: ServerLink) -> None:
+        """Ends a process that says nothing though it has work. Its requests end here, whether it goes away or not."""
+        while True:
+            await asyncio.sleep(self._watchdog.interval)
+            if self._link is None or not self._requests:
+                self._watchdog.rest()
+            elif self._watchdog.hung() and not link.unread():
+                break
+        self.hung, self._link = True, None
+        why = f"{self.name} has said nothing for {self._watchdog.limit:.3g} s, with work to do"
+        log.error("%s; it is killed", why)
+        self._kill()
+        self._lose_requests(why)
 
     # ---- its requests
 
@@ -227,7 +274,9 @@ class Replica:
         request = self._requests.pop(message.request_id, None)
         if request is None:
             return
-        if isinstance(message, Finished):
+        if isinstance(message, Finished) and message.reason == "expired":
+            request.stream.fail(QueueTimeout(self.config.queue_timeout, self.retry_after), message.reason)
+        elif isinstance(message, Finished):
             request.stream.finish(message.reason, message.input_tokens, message.output_tokens)
             self._mean_seconds = 0.9 * self._mean_seconds + 0.1 * request.stream.age
         elif message.param is not None:
@@ -238,11 +287,13 @@ class Replica:
             self.idle.set()
 
     def _lose_requests(self, why: str) -> None:
-        """The process is gone. Whoever had a slot may be the cause and fails; the queue behind them is passed on."""
+        """The process is gone. Whose audio has begun breaks off; of all others the engine decides."""
+        self._lives.lost()
         lost = list(self._requests.values())
         self._requests.clear()
+        unheard = [request for request in lost[: self.slots] if not request.stream.audio_seconds]
+        queued = [request for request in lost[self.slots :] if request.stream.finish_reason is None]
+        self._on_loss(unheard, queued, why)
         for request in lost[: self.slots]:
             request.stream.fail(GenerationFailed(why))
-        queued = [request for request in lost[self.slots :] if request.stream.finish_reason is None]
-        self._on_orphans(queued, why)
         self.idle.set()

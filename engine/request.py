@@ -6,6 +6,8 @@ import secrets
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
+
 from engine.config import EngineConfig, SamplingParams
 from engine.messages import Generate, ModelInfo
 from engine.stream import SpeechStream
@@ -20,6 +22,14 @@ class Request:
 
     message: Generate
     stream: SpeechStream
+
+    def waited(self) -> Request:
+        """The same for another engine process, as patient as it still is after the time that it has waited."""
+        patience = self.message.patience
+        if patience is None:
+            return self
+        left = max(0.0, patience - self.stream.age)
+        return Request(msgspec.structs.replace(self.message, patience=left), self.stream)
 
 
 def generate(
@@ -39,6 +49,7 @@ def generate(
         repetition_window=_final(params.repetition_window, window),
         seed=secrets.randbits(62) if params.seed is None else params.seed,
         max_tokens=params.max_tokens,
+        patience=config.queue_timeout,
     )
 
 

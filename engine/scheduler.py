@@ -71,6 +71,13 @@ class Scheduler:
         """Puts a sequence at the end of the queue."""
         self._waiting.append(sequence)
 
+    def expire(self, now: float) -> list[Sequence]:
+        """Takes out those that have waited for a slot for too long; before `schedule()`, so that none gets one late."""
+        late = [each for each in self._waiting if each.deadline is not None and each.deadline <= now]
+        for sequence in late:
+            self._finish(sequence, FinishReason.EXPIRED)
+        return late
+
     def schedule(self) -> list[Sequence]:
         """Gives free slots to waiting sequences, oldest first; -> those that now need their prompt prefilled."""
         started = []

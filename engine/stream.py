@@ -17,8 +17,8 @@ class SpeechStream:
     """An asynchronous iterator over s16le mono 24 kHz PCM, whole samples in each piece; for one reader.
 
     Iterating raises GenerationFailed when the request breaks (what came before is incomplete), EngineUnavailable when
-    the engine died while it was queued, InvalidRequest when it turns out to be wrong. The figures and `timings` are
-    final when the iteration has ended.
+    the engine died before it was heard, QueueTimeout when it waited too long for a slot, InvalidRequest when it turns
+    out to be wrong. The figures and `timings` are final when the iteration has ended.
     """
 
     def __init__(self, request_id: int, cancel: Callable[[int], None], tally: Tally | None = None) -> None:
@@ -87,11 +87,11 @@ class SpeechStream:
             self.input_tokens, self.output_tokens = input_tokens, output_tokens
             self._end(reason)
 
-    def fail(self, error: EngineError) -> None:
-        """The request broke."""
+    def fail(self, error: EngineError, reason: str | None = None) -> None:
+        """The request broke; `reason` where the engine's process gave one."""
         if not self._done:
             self._error = error
-            self._end(None)
+            self._end(reason)
 
     def _end(self, reason: str | None) -> None:
         self._done = True

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,6 +81,7 @@ class Worker:
                         self._cancel(message.request_id)
                     case Stop():
                         return
+            self._expire()
             self._flush()
             if self._scheduler.idle:
                 self._flights.clear()
@@ -196,6 +198,11 @@ class Worker:
         except InvalidRequest as error:
             self._outgoing.append(Failed(message.request_id, error.message, error.param))
             return
+        except Exception as error:  # noqa: BLE001 - a tokenizer may raise anything, and the others' speech goes on
+            # By its kind alone: what it says may quote the text.
+            sys.stderr.write(f"a text broke the tokenizer: {type(error).__name__}\n")
+            self._outgoing.append(Failed(message.request_id, "the text cannot be turned into tokens"))
+            return
         self._sampling[message.request_id] = Sampling(
             temperature=message.temperature,
             top_p=message.top_p,
@@ -205,7 +212,16 @@ class Worker:
             seed=message.seed,
         )
         silence = self._guard.silence()
-        self._scheduler.add(Sequence(message.request_id, chunks, message.seed, message.max_tokens, silence=silence))
+        deadline = None if message.patience is None else self._clock() + message.patience
+        self._scheduler.add(
+            Sequence(message.request_id, chunks, message.seed, message.max_tokens, silence=silence, deadline=deadline)
+        )
+
+    def _expire(self) -> None:
+        """Whoever has waited too long never reaches the model."""
+        if self._scheduler.waiting:
+            for sequence in self._scheduler.expire(self._clock()):
+                self._finished(sequence)
 
     def _cancel(self, request_id: int) -> None:
         sequence = self._scheduler.cancel(request_id)
@@ -216,7 +232,7 @@ class Worker:
         del self._sampling[sequence.request_id]
         reason = sequence.finish_reason
         assert reason is not None
-        if reason is FinishReason.CANCELLED or sequence.silence.heard:
+        if reason in (FinishReason.CANCELLED, FinishReason.EXPIRED) or sequence.silence.heard:
             end = Finished(sequence.request_id, reason, sequence.input_tokens, sequence.tokens)
         else:
             end = Failed(sequence.request_id, "the model made no sound for this text")
@@ -251,9 +267,19 @@ def leave_with_parent() -> None:
 
 
 def main(inbox: str, outbox: str, config_json: str) -> int:
-    """Exit status 0 after `Stop`, 1 when the engine cannot start; a broken step ends with a traceback."""
+    """Exit status 0 after `Stop`, 1 when the engine cannot start or a step breaks; the latter with a traceback."""
     leave_with_parent()
     link = WorkerLink(inbox, outbox)
+    try:
+        return _serve(link, config_json)
+    except BaseException:  # noqa: BLE001 - whatever it was, nothing is served after it
+        traceback.print_exc()
+        link.last_words()
+        # At once and without any clean-up: with a device that has failed that may hang, or fail in its turn.
+        os._exit(1)
+
+
+def _serve(link: WorkerLink, config_json: str) -> int:
     try:
         config = msgspec.json.decode(config_json, type=EngineConfig)
         runner = ModelRunner(config, progress=lambda stage, done: link.send([Loading(stage, done)]))

@@ -1,7 +1,7 @@
 """`lyre` with the fake engine in place of the real one: `python -m tests.api.fake_command serve ...`
 
 The variable FAKE scripts the engine, as JSON: "plan" changes its plan, "start_error" is why it cannot start,
-"gives_up" lets it die later, and a file at "gate" opens what the plan holds.
+"gives_up" lets it die later, "loads" never lets it be ready, and a file at "gate" opens what the plan holds.
 """
 
 import json
@@ -38,6 +38,8 @@ class CommandEngine(FakeEngine):
             self.plan.hold = FileGate(script["gate"])
         if "start_error" in script:
             self.start_error = CheckpointError(script["start_error"])
+        if script.get("loads"):
+            self.may_start.clear()
         if script.get("gives_up"):
             self.gave_up.set()
 

@@ -122,6 +122,7 @@ class FakeEngine:
         self.draining = False
         self.ready = False
         self.demo = True
+        self.hung = False
 
     async def start(self, progress: Callable[[str, float], None] | None = None) -> None:
         """Ready as soon as `may_start` is set."""
@@ -157,6 +158,20 @@ class FakeEngine:
         )
 
     @property
+    def places(self) -> int:
+        """Requests that it takes."""
+        return self.config.max_concurrency + self.config.max_queue
+
+    def check_room(self) -> None:
+        """A refusal, or nothing."""
+        if not self.ready:
+            raise EngineUnavailable("the model is loading", retry_after=3)
+        if self.draining:
+            raise EngineUnavailable("the engine does not run", retry_after=None)
+        if len(self.active) >= self.config.max_concurrency and len(self.queue) >= self.config.max_queue:
+            raise EngineOverloaded(retry_after=1.4)
+
+    @property
     def processes(self) -> Counter[str]:
         """One."""
         return Counter(["ready" if self.ready else "loading"])
@@ -178,10 +193,7 @@ class FakeEngine:
 
     def submit(self, text: str, voice: str, params: SamplingParams, normaliser: Normaliser | None = None) -> FakeStream:
         """A slot, a place in the queue, or a refusal."""
-        if not self.ready or self.draining:
-            raise EngineUnavailable("the engine does not run", retry_after=None)
-        if len(self.active) >= self.config.max_concurrency and len(self.queue) >= self.config.max_queue:
-            raise EngineOverloaded(retry_after=1.4)
+        self.check_room()
         stream = FakeStream(self, len(self.streams), text, voice, params)
         stream.normaliser = normaliser
         self.streams.append(stream)

@@ -130,7 +130,7 @@ def test_gauges_tell_what_is(fresh: tuple[LiveServer, FakeEngine]) -> None:
     assert gauges() == [1, 1, 0, 0, 0, 1]
     with raw_request(server) as first, raw_request(server):
         assert first.recv(10)
-        assert eventually(lambda: gauges() == [1, 1, 1, 1, 1, 1])
+        assert eventually(lambda: gauges() == [1, 1, 1, 1, 2, 1])
     assert eventually(lambda: gauges() == [1, 1, 0, 0, 0, 1])
     engine.ready = False
     assert gauges() == [0, 0, 0, 0, 0, 0]

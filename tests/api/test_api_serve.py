@@ -96,22 +96,54 @@ def test_the_banner_tells_what_runs(lyre: Launcher) -> None:
     assert httpx.post(server.url + URL, json=BODY).status_code == 401
 
 
-def test_sigterm_drains(lyre: Launcher, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains(lyre: Launcher, tmp_path: Path, sent: signal.Signals) -> None:
     gate = tmp_path / "gate"
     server = lyre("serve", "--port", "0", FAKE=json.dumps({"plan": {"hold_at": 1}, "gate": str(gate)}))
     with httpx.stream("POST", server.url + URL, json=PCM) as answer:
         parts = answer.iter_raw()
         received = next(parts)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(sent)
         assert eventually(lambda: "draining" in server.stderr)
-        late = httpx.post(server.url + URL, json=PCM)
+        late, ready, live = (
+            httpx.request(method, server.url + path, json=body)
+            for method, path, body in (
+                ("POST", URL, PCM),
+                ("GET", "/health/ready", None),
+                ("GET", "/health/live", None),
+            )
+        )
         assert (late.status_code, late.headers["retry-after"]) == (503, "2")
-        assert httpx.get(server.url + "/health/ready").json()["status"] == "draining"
-        assert httpx.get(server.url + "/health/live").status_code == 200
+        assert (ready.status_code, ready.json()["status"], live.status_code) == (503, "draining", 200)
+        assert [each.headers["connection"] for each in (late, ready, live)] == ["close"] * 3
         gate.touch()
         received += b"".join(parts)
     assert received == b"".join(SPEECH)
     assert server.end() == 0
+
+
+def test_who_is_queued_when_the_drain_begins_is_served(lyre: Launcher, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    script = json.dumps({"plan": {"hold_at": 0}, "gate": str(gate)})
+    server = lyre("serve", "--port", "0", "--max-concurrency", "1", FAKE=script)
+    url = server.url
+    with ThreadPoolExecutor() as pool:
+        answers = [pool.submit(httpx.post, url + URL, json=PCM, timeout=PATIENCE) for _ in range(2)]
+        assert eventually(lambda: httpx.get(url + "/health").json()["waiting"] == 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: "draining" in server.stderr)
+        gate.touch()
+        assert [answer.result(PATIENCE).content for answer in answers] == [b"".join(SPEECH)] * 2
+    assert server.end() == 0
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_model_loads_ends_with_0(lyre: Launcher, sent: signal.Signals) -> None:
+    server = lyre("serve", "--port", "0", "--drain-seconds", "600", FAKE='{"loads": true}')
+    assert eventually(lambda: "loading" in server.stderr), server.stderr
+    server.process.send_signal(sent)
+    assert server.end() == 0
+    assert "Traceback" not in server.stderr
 
 
 def test_a_drain_ends_in_time(lyre: Launcher) -> None:
@@ -142,11 +174,15 @@ def test_who_waits_when_the_drain_ends_is_told_so(lyre: Launcher) -> None:
 def test_a_second_signal_ends_at_once(lyre: Launcher) -> None:
     server = lyre("serve", "--port", "0", "--drain-seconds", "600", FAKE='{"plan": {"hold_at": 1}}')
     with httpx.stream("POST", server.url + URL, json=PCM) as answer:
-        assert next(answer.iter_raw())
+        parts = answer.iter_raw()
+        assert next(parts)
         server.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: "draining" in server.stderr)
         server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(parts)
         server.end()
+    assert '"outcome": "shutdown"' in server.stderr
 
 
 def test_a_cut_stream_leaves_one_line_and_no_traceback(lyre: Launcher) -> None:

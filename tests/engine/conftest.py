@@ -30,6 +30,7 @@ def engine_config(tiny_model: Path, native_codec: Path, kernel_cache: Path) -> C
             "device": "cpu",
             "max_concurrency": 2,
             "max_queue": 2,
+            "queue_timeout": 60.0,
             "cpu_threads": 1,
         }
         return EngineConfig(**{**usual, **settings})  # type: ignore[arg-type]

@@ -322,6 +322,27 @@ def test_cancel_after_the_end_is_nothing() -> None:
     assert sequence.finish_reason == FinishReason.LENGTH
 
 
+# ---- waiting too long
+
+
+def test_who_has_waited_too_long_gets_no_slot() -> None:
+    scheduler = Scheduler(slots=1)
+    sequences = [request(i) for i in range(4)]
+    for sequence, deadline in zip(sequences, (1.0, 2.0, None, 5.0), strict=True):
+        sequence.deadline = deadline
+        scheduler.add(sequence)
+    scheduler.schedule()
+    # Not those that have a slot; and a slot that comes free in time is not one in time for everybody.
+    assert scheduler.expire(1.9) == []
+    scheduler.cancel(0)
+    assert scheduler.expire(2.0) == [sequences[1]]
+    assert (sequences[1].finish_reason, sequences[1].slot) == (FinishReason.EXPIRED, None)
+    assert scheduler.schedule() == [sequences[2]]
+    assert scheduler.expire(99.0) == [sequences[3]]
+    assert scheduler.waiting == 0
+    assert scheduler.running == [sequences[2]]
+
+
 # ---- anything, in any order
 
 

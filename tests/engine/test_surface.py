@@ -22,13 +22,17 @@ SURFACE = [
     "InvalidRequest",
     "ModelInfo",
     "Normaliser",
+    "QueueTimeout",
     "SamplingParams",
     "SpeechStream",
 ]
 ENGINE_MEMBERS = [
+    "check_room",
     "config",
     "drain",
+    "hung",
     "info",
+    "places",
     "processes",
     "ready",
     "running",

@@ -15,7 +15,9 @@ from engine import EngineConfig
 from engine.guard import audible_ends
 from engine.messages import Audio, Cancel, Failed, Finished, FromEngine, Generate, Started, Stepped, Stop, ToEngine
 from engine.model.runner import ModelRunner
+from engine.model.slots import Sampling
 from engine.pauses import pause
+from engine.sequence import Chunk, Sequence
 from engine.text import TextChunk, chunks, frame_budget
 from engine.worker import Worker
 
@@ -333,6 +335,66 @@ def test_a_request_cancelled_in_the_turn_of_its_arrival(endless: ModelRunner) ->
     script = run(endless, [generate(1), Cancel(1), generate(2)])
     assert script.ended() == [1, 2]
     assert script.pcm(1) == b""
+
+
+def prefilled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Requests whose prompts reach the model, in order."""
+    reached: list[int] = []
+    prefill = ModelRunner.prefill
+
+    def record(self: ModelRunner, sequence: Sequence, sampling: Sampling) -> None:
+        reached.append(sequence.request_id)
+        prefill(self, sequence, sampling)
+
+    monkeypatch.setattr(ModelRunner, "prefill", record)
+    return reached
+
+
+def test_who_left_before_the_turn_never_reaches_the_model(
+    endless: ModelRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = prefilled(monkeypatch)
+    # A slot is free for the first, one comes free for the third in the very turn in which it leaves.
+    script = run(
+        endless,
+        [generate(1), Cancel(1), generate(2, max_tokens=None), generate(3)],
+        [],
+        [Cancel(2), Cancel(3), generate(4, max_tokens=7)],
+        slots=1,
+    )
+    assert set(reached) == {2, 4}
+    assert [script.end(i).reason for i in (1, 2, 3)] == ["cancelled"] * 3  # type: ignore[union-attr]
+
+
+def test_who_waited_too_long_never_reaches_the_model(endless: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = prefilled(monkeypatch)
+    late = msgspec.structs.replace(generate(2), patience=0.002)
+    patient = msgspec.structs.replace(generate(3, max_tokens=7), patience=1000.0)
+    script = run(endless, [generate(1, max_tokens=70), late, patient], slots=1)
+    assert script.end(2) == Finished(2, "expired", len("ana: Hi.") + 6, 0)
+    assert script.ended() == [2, 1, 3]
+    assert set(reached) == {1, 3}
+
+
+def test_a_text_that_breaks_the_tokenizer_ends_nobody_else(
+    endless: ModelRunner, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    prompt = endless.prompt
+
+    def fragile(voice: str, text: str) -> Chunk:
+        if "secret" in text:
+            raise ValueError(f"cannot read {text!r}")
+        return prompt(voice, text)
+
+    monkeypatch.setattr(endless, "prompt", fragile)
+    script = run(endless, [generate(1), generate(2, text="A secret.")])
+    failed = script.end(2)
+    assert isinstance(failed, Failed)
+    assert failed.param is None
+    assert len(script.pcm(1)) == 6 * FRAME_BYTES
+    told = capfd.readouterr().err
+    assert "ValueError" in told
+    assert "secret" not in told + failed.message
 
 
 def test_cancelling_what_is_unknown_or_over_does_nothing(endless: ModelRunner) -> None:
