@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -81,14 +82,17 @@ async def test_relative_paths_are_those_of_the_servers_folder(
 async def test_a_relative_cache_is_in_the_servers_folder_whatever_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    async def record(*arguments: str, **options: object) -> tuple[str, ...]:
-        return arguments
+    started: list[tuple[str, ...]] = []
+
+    async def record(*arguments: str, **options: object) -> SimpleNamespace:
+        started.append(arguments)
+        return SimpleNamespace(stderr=None)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", record)
     monkeypatch.chdir(tmp_path)
     for config in (EngineConfig(cache="kept"), EngineConfig(model="orpheus-3b", load_format="dummy", cache="kept")):
-        *_, settings = await start_worker(config, "in", "out")  # type: ignore[misc]
-        assert msgspec.json.decode(settings, type=EngineConfig).cache == str(tmp_path / "kept")
+        await start_worker(config, "in", "out")
+        assert msgspec.json.decode(started[-1][-1], type=EngineConfig).cache == str(tmp_path / "kept")
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system has no /proc")
