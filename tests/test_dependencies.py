@@ -23,6 +23,7 @@ OPTIONAL = {
     "opentelemetry": "the extra otel",
     "matplotlib": "the group bench",
     "faster_whisper": "a recogniser, asked for by name",
+    "openai": "its clients, where they are installed",
     "click": "rich-click's",
 }
 
