@@ -64,9 +64,9 @@ doctor: $(VENV)/.runtime
 lock: $(VENV)/.audit
 	$(BIN)/uv pip compile pyproject.toml --extra otel --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --quiet -o $(LOCK) $(ARGS)
 
-# For the image without CUDA: the same versions, but torch from PyTorch's own index.
+# For the image without CUDA: the same versions and the same extra, but torch from PyTorch's own index.
 lock-cpu: $(VENV)/.audit
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock-cpu" --quiet --torch-backend cpu -c $(LOCK) -o deploy/requirements-cpu.lock $(ARGS)
+	$(BIN)/uv pip compile pyproject.toml --extra otel --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock-cpu" --quiet --torch-backend cpu -c $(LOCK) -o deploy/requirements-cpu.lock $(ARGS)
 
 # Needs the network, and fails without: what could not be looked up counts as not audited.
 audit: $(VENV)/.audit

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import modal
 from choices import EXIT_SECONDS, PORT, PREFIX, STOP_SECONDS, choose, server_settings
+from download import fetch
 from replica import end_container, start_replica
 from smoke import check, wait_ready
 
@@ -42,7 +43,7 @@ def container_image() -> modal.Image:
     )
     for folder in ("api", "benchmarks", "engine", "schemas", "demo/checkpoint"):
         image = image.add_local_dir(root / folder, f"/app/{folder}", ignore=["**/__pycache__", "**/*.pyc"])
-    return image.add_local_python_source("choices", "replica", "smoke")
+    return image.add_local_python_source("choices", "download", "replica", "smoke")
 
 
 app = modal.App("lyre")
@@ -105,12 +106,7 @@ class Lyre:
 )
 def weights() -> None:
     """`modal run deploy/modal/app.py::weights`: the pinned revisions onto the Volume. The server never downloads."""
-    if not os.environ.get("LYRE_MODEL"):
-        raise ValueError("the demo voice needs no weights")
-    from engine.model.checkpoint import load_codec, open_checkpoint
-
-    open_checkpoint(os.environ["LYRE_MODEL"], os.environ.get("LYRE_REVISION"))
-    load_codec(os.environ["LYRE_CODEC"], os.environ.get("LYRE_CODEC_REVISION"))
+    fetch(os.environ)
     cache.commit()
 
 

@@ -91,9 +91,11 @@ def choose(environ: Mapping[str, str]) -> Choices:
 def server_settings(environ: Mapping[str, str], choices: Choices) -> dict[str, str]:
     """The variables of the server's process; what LYRE_* variables say on the machine that deploys is stronger.
 
-    Raises ValueError for keys, which belong into a Secret, and for a model of the hub without a commit.
+    Raises ValueError for keys, which belong into a Secret, for a preset, and for a model of the hub without a commit.
     """
     given = {name: value for name, value in environ.items() if name.startswith("LYRE_")}
+    if "LYRE_PRESET" in given:
+        raise ValueError(f"LYRE_PRESET: places are {PREFIX}STREAMS here, which Modal must know, too")
     if wrong := sorted(given.keys() & {"LYRE_API_KEYS", "LYRE_API_KEYS_FILE", "LYRE_HOST", "LYRE_PORT"}):
         raise ValueError(f"{wrong[0]} cannot be set here; keys belong into the Secret {choices.secret!r}")
     settings = {
@@ -107,6 +109,9 @@ def server_settings(environ: Mapping[str, str], choices: Choices) -> dict[str, s
         "LYRE_DRAIN_SECONDS": str(DRAIN_SECONDS),
         **given,
     }
+    if settings["LYRE_MODEL"] and "LYRE_DEVICES" not in given:
+        # A container whose GPU is not found must fail, not speak on its cores.
+        settings.setdefault("LYRE_DEVICE", "cuda")
     if float(settings["LYRE_DRAIN_SECONDS"]) > DRAIN_SECONDS:
         raise ValueError(f"LYRE_DRAIN_SECONDS: containers here have {DRAIN_SECONDS} s")
     for source, revision, known in (

@@ -30,7 +30,7 @@ error_log stderr;
 events {{}}
 http {{
   access_log off;
-  upstream lyre {{ {method}; server 127.0.0.1:2; server 127.0.0.1:3; }}
+  upstream lyre {{ {method}; server 127.0.0.1:2 max_fails={fails}; server 127.0.0.1:3 max_fails={fails}; }}
   server {{
     listen 127.0.0.1:1;
     client_max_body_size {body};
@@ -66,7 +66,9 @@ def test_haproxy(tmp_path: Path) -> None:
     """It takes the settings, without a warning."""
     snippet = annotations("haproxy")["backend-config-snippet"]
     run("haproxy", "-c", "-dW", "-f", haproxy_config(tmp_path, snippet))
-    assert {"option http-no-delay", "retry-on conn-failure empty-response 503"} <= set(snippet.splitlines())
+    # Only a request that lies in the buffer as a whole is sent to another pod.
+    needed = {"option http-no-delay", "option http-buffer-request", "retry-on conn-failure empty-response 503"}
+    assert needed <= set(snippet.splitlines())
     assert annotations("haproxy")["load-balance"] == "leastconn"
 
 
@@ -87,10 +89,13 @@ def test_nginx(tmp_path: Path) -> None:
         timeout=given["proxy-read-timeout"],
         next=given["proxy-next-upstream"],
         tries=given["proxy-next-upstream-tries"],
+        fails=given["max-fails"],
     )
     (tmp_path / "nginx.conf").write_text(text, encoding="utf-8")
     run("nginx", "-t", "-p", tmp_path, "-c", tmp_path / "nginx.conf")
     assert {"http_503", "non_idempotent"} <= set(given["proxy-next-upstream"].split())
+    # A full pod stays in: each 503 would take it out, and with all of them out callers get 502.
+    assert given["max-fails"] == "0"
     # Not for a timeout: who was silent for so long may be speaking by now.
     assert "timeout" not in given["proxy-next-upstream"].split()
 

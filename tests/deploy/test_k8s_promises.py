@@ -33,7 +33,7 @@ import json, sys
 from api.settings import load_settings
 from api.speech import MAX_BODY
 fields = ["host", "port", "metrics_port", "log_format", "max_concurrency", "drain_seconds", "first_chunk_timeout",
-          "api_keys_file", "model", "codec"]
+          "api_keys_file", "model", "codec", "device"]
 answers = []
 for environ in json.load(sys.stdin):
     settings = load_settings({}, environ)
@@ -130,7 +130,9 @@ def test_settings(name: str, lyre: Path) -> None:
     if "cpu" not in name:
         assert str(Path(read["api_keys_file"]).parent) in mounts
         assert "subPath" not in mounts[str(Path(read["api_keys_file"]).parent)]
-        assert {Path(read[source]).parent for source in ("model", "codec")} == {Path("/models")}
+        assert all(read[source].startswith("/models/") for source in ("model", "codec"))
+        # Or a pod without its card would speak on its cores, far too slowly, and be found well.
+        assert read["device"] == "cuda"
         assert mounts["/models"]["readOnly"]
 
 

@@ -5,7 +5,7 @@ import re
 import shutil
 import textwrap
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import pytest
+import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject
 from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
 
@@ -80,14 +81,26 @@ def test_images_are_of_this_version(name: str) -> None:
 def test_the_overlay_in_the_docs(tmp_path: Path) -> None:
     """What docs/operations.md tells people to write can be rendered, and pins every container to their image."""
     text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```yaml\n(.+?)```", text, re.DOTALL)
+    block, monitoring = map(textwrap.dedent, re.findall(r"```yaml\n(.+?)```", text, re.DOTALL))
     shutil.copytree(DEPLOY, tmp_path / "deploy")
     overlay = tmp_path / "deploy/k8s/overlays/yours"
     overlay.mkdir()
     digest = "sha256:" + 64 * "1"
-    (overlay / "kustomization.yaml").write_text(textwrap.dedent(block).replace("sha256:...", digest), encoding="utf-8")
-    images = re.findall(r"^ +(?:- )?image: (.+)$", run("kubectl", "kustomize", overlay), re.MULTILINE)
+    (overlay / "kustomization.yaml").write_text(block.replace("sha256:...", digest) + monitoring, encoding="utf-8")
+    rendered = run("kubectl", "kustomize", overlay)
+    images = re.findall(r"^ +(?:- )?image: (.+)$", rendered, re.MULTILINE)
     assert set(images) == {f"registry.example.com/lyre@{digest}"}
+    objects = list(yaml.safe_load_all(rendered))
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert one(objects, kind)["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    urls, own = _runbooks(objects), _runbooks(render("keda"))
+    assert urls == [f"https://git.example.com/lyre/blob/main/{url}" for url in own]
+    assert not [each for each in objects if "runbook" in each["metadata"]["name"]]
+
+
+def _runbooks(objects: Iterable[Manifest]) -> list[str]:
+    groups = one(objects, "PrometheusRule")["spec"]["groups"]
+    return [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]]
 
 
 def _as_typed(each: Manifest) -> Manifest:

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.deploy.manifests import K8S, environment, pod, render
+from tests.deploy.manifests import K8S, environment, pod, render, server
 from tests.deploy.tools import need
 
 SCRIPT: Final = K8S / "components/weights/download.sh"
@@ -54,19 +54,30 @@ def test_fetches_both_at_their_commits_once(variables: dict[str, str]) -> None:
     assert fetch(variables) == 0
     expected = [(variables[name], variables[f"{name}_REVISION"]) for name in ("MODEL", "CODEC")]
     assert [(words[1], words[words.index("--revision") + 1]) for words in asked(variables)] == expected
-    for _, revision in expected:
-        assert (Path(variables["MODELS"]) / revision / "complete").exists()
+    for repository, revision in expected:
+        assert (Path(variables["MODELS"]) / revision / repository / "complete").exists()
     assert fetch(variables) == 0
     assert len(asked(variables)) == 2
+
+
+def test_servers_read_what_was_fetched(variables: dict[str, str]) -> None:
+    """The same folders, and the model's is called as callers call it, however the weights come."""
+    assert fetch(variables) == 0
+    own = environment(render("h100"), server(render("h100")))
+    for name in ("LYRE_MODEL", "LYRE_CODEC"):
+        assert Path(own[name].replace("/models", variables["MODELS"], 1), "complete").exists()
+    image = environment(render("h100+weights-image"), server(render("h100+weights-image")))
+    names = {Path(each["LYRE_MODEL"]).name for each in (own, image)}
+    assert names == {variables["MODEL"].partition("/")[2]}
 
 
 def test_broken_off_is_not_complete(variables: dict[str, str]) -> None:
     """A download that fails fails the pod and leaves no mark; the next one goes on in the same folder."""
     assert fetch(variables | {"BREAKS": "yes"}) != 0
-    assert list(Path(variables["MODELS"]).glob("*/complete")) == []
-    assert list(Path(variables["MODELS"]).glob("*/config.json")) != []
+    assert list(Path(variables["MODELS"]).rglob("complete")) == []
+    assert list(Path(variables["MODELS"]).rglob("config.json")) != []
     assert fetch(variables) == 0
-    assert len(list(Path(variables["MODELS"]).glob("*/complete"))) == 2
+    assert len(list(Path(variables["MODELS"]).rglob("complete"))) == 2
 
 
 def test_pods_wait_for_both(variables: dict[str, str], tmp_path: Path) -> None:
@@ -78,7 +89,7 @@ def test_pods_wait_for_both(variables: dict[str, str], tmp_path: Path) -> None:
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as waiting:
         assert waiting.stdout is not None
         assert "waiting for" in waiting.stdout.readline()
-        model = tmp_path / "models" / variables["MODEL_REVISION"]
+        model = tmp_path / "models" / variables["MODEL_REVISION"] / variables["MODEL"]
         model.mkdir(parents=True)
         (model / "complete").touch()
         assert "waiting for" in waiting.stdout.readline()

@@ -1,6 +1,7 @@
 """deploy/modal: what Modal would be told to run, and what its containers would do, run here."""
 
 import importlib
+import json
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,6 +110,43 @@ def test_weights_and_kernels_lie_on_a_volume_and_the_server_never_downloads(plan
     assert len(server["LYRE_REVISION"]) == len(server["LYRE_CODEC_REVISION"]) == 40
 
 
+_FETCH = """
+import json, os, sys
+from engine.model import checkpoint
+asked, folders = [], {os.environ["LYRE_MODEL"]: "demo/checkpoint/lm", os.environ["LYRE_CODEC"]: "demo/checkpoint/codec"}
+def snapshot_download(source, revision, allow_patterns):
+    asked.append([source, revision])
+    return folders[source]
+checkpoint.snapshot_download = snapshot_download
+sys.path.insert(0, "deploy/modal")
+from download import fetch
+fetch(os.environ)
+print(json.dumps(asked))
+"""
+
+
+def test_the_download_asks_the_hub_for_both_at_their_commits_and_keeps_them(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    """The function itself, with the hub's answers from here, in the server's own Python."""
+    given, asked, kept = environment_of(plane, 1), [], []
+    app = load("app", monkeypatch)
+
+    def fetch(environ: dict[str, str]) -> None:
+        command, variables = [server_python(pytestconfig), "-c", _FETCH], {**clean_environ(), **given}
+        done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        asked.extend(json.loads(done.stdout))
+
+    monkeypatch.setattr(app, "fetch", fetch)
+    monkeypatch.setattr(app, "cache", SimpleNamespace(commit=lambda: kept.append(len(asked))))
+    with pytest.warns(UserWarning, match="executing locally"):
+        app.weights.local()
+    expected = (("LYRE_MODEL", "LYRE_REVISION"), ("LYRE_CODEC", "LYRE_CODEC_REVISION"))
+    assert asked == [[given[source], given[revision]] for source, revision in expected]
+    assert kept == [2]
+
+
 def test_who_is_let_through_by_modal_meets_the_servers_own_keys(plane: ControlPlane) -> None:
     assert server_function(plane).http_config.unauthenticated
     secrets = {call.deployment_name: list(call.required_keys) for call in plane.calls["SecretGetOrCreate"]}
@@ -136,6 +174,14 @@ def test_the_containers_settings_are_settings_of_the_server(plane: ControlPlane,
     assert (settings["host"], settings["port"]) == ("0.0.0.0", 8000)
     assert settings["model"] == given["LYRE_MODEL"]
     assert settings["max_concurrency"] == server_function(plane).max_concurrent_inputs
+    assert settings["device"] == "cuda"
+
+
+def test_a_model_insists_on_the_gpu_unless_devices_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = load("choices", monkeypatch)
+    chosen = choices.choose({})
+    for given, device in (({}, "cuda"), ({"LYRE_MODEL": ""}, None), ({"LYRE_DEVICES": "auto"}, None)):
+        assert choices.server_settings(given, chosen).get("LYRE_DEVICE") == device
 
 
 def test_what_is_chosen_is_deployed() -> None:
@@ -188,6 +234,7 @@ def test_what_is_chosen_is_deployed() -> None:
         ({"LYRE_MODEL": "someone/finetune"}, "LYRE_REVISION"),
         ({"LYRE_REVISION": "main"}, "LYRE_REVISION"),
         ({"LYRE_DRAIN_SECONDS": "600"}, "LYRE_DRAIN_SECONDS"),
+        ({"LYRE_PRESET": "h100"}, "ON_MODAL_STREAMS"),
     ],
 )
 def test_choices_that_cannot_be_meant_are_named(

@@ -3,7 +3,7 @@
 set -eu
 
 fetch() {
-  folder="${MODELS:-/models}/$2"
+  folder="${MODELS:-/models}/$2/$1"
   [ -e "$folder/complete" ] && return
   hf download "$1" --revision "$2" --local-dir "$folder" \
     --include "*.json" --include "*.safetensors" --include "$3"
