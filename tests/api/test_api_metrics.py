@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.metrics import Metrics
-from api.scrape import MOST_OPEN, metrics_port
+from api.scrape import MOST_OPEN, _Page, metrics_port
 from api.settings import Settings
 from engine import Engine, EngineConfig, EngineUnavailable, QueueTimeout
 from engine.config import DEMO_CHECKPOINT
@@ -305,7 +305,8 @@ def scraped(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
         raise AssertionError("nobody needs the host's name")
 
     monkeypatch.setattr(socket, "getfqdn", dead)
-    with metrics_port(Metrics(cast("Engine", FakeEngine()), lambda: 0), Settings(metrics_port=0)) as port:
+    options: dict[str, Any] = {"metrics_port": 0}
+    with metrics_port(Metrics(cast("Engine", FakeEngine()), lambda: 0), Settings(**options)) as port:
         assert port
         yield "127.0.0.1", port
 
@@ -326,6 +327,15 @@ def test_a_full_metrics_port_cuts_who_has_been_there_longest(scraped: tuple[str,
         idle[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         idle[-1].settimeout(PATIENCE)
         assert idle[-1].recv(65536).startswith(b"HTTP/1.0 200")
+
+
+def test_who_says_nothing_to_the_metrics_port_is_closed(
+    scraped: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Page, "timeout", 0.1)
+    with socket.create_connection(scraped, timeout=PATIENCE) as connection:
+        connection.sendall(b"GET /met")
+        assert connection.recv(1) == b""
 
 
 # ---- the real engine
