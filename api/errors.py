@@ -95,7 +95,9 @@ def translate(error: Exception, request: Request[Any, Any, Any]) -> ApiError:
             message = f"The server is at its limit of concurrent requests: {error}. Please retry shortly."
             return busy(message, "timeout", "timeout", error.retry_after)
         case EngineUnavailable():
-            return busy(f"The engine is not available: {error}", "unavailable", "rejected", error.retry_after)
+            # One that had been taken was lost with an engine process: a fault, and no refusal.
+            outcome = "rejected" if trace_of(request.scope).stream is None else "error"
+            return busy(f"The engine is not available: {error}", "unavailable", outcome, error.retry_after)
         case GenerationFailed():
             return ApiError(500, f"The speech could not be generated: {error}", outcome="error", headers=_NO_RETRY)
         case ClientGone():

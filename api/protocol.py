@@ -62,7 +62,8 @@ def protocol(settings: Settings) -> Callable[..., asyncio.Protocol]:
 class Protocol(H11Protocol):
     """JSON instead of plain text as the 400 of what is no request; limits; a cut that HTTP/1.0 can see.
 
-    A head may take `header_timeout` seconds from its first byte. A connection without one is closed as idle.
+    A head may take `header_timeout` seconds from its first byte, and so may the rest of a body that was answered
+    before it came. A connection with neither is closed as idle.
     """
 
     def __init__(self, *arguments: Any, header_timeout: float, crowd: Crowd, **options: Any) -> None:
@@ -96,9 +97,11 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """Also: this connection waits again."""
+        """Also: this connection waits again, unless its next request is there already."""
         self._crowd.wait(self, self.transport.abort)
         super().on_response_complete()
+        if not self.transport.is_closing():
+            self._watch()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed, and close."""
@@ -134,10 +137,20 @@ class Protocol(H11Protocol):
             if not self.cycle.more_body:
                 self._crowd.work(self)
                 self._listen_on()
+        elif self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self._rest()
         elif not self._head_begun:
             self._stop_clock()
             self._head_begun = True
             self._clock = self.loop.call_later(self._header_timeout, self._too_late)
+
+    def _rest(self) -> None:
+        """Nothing is under way. The rest of a refused body, just received, has ended uvicorn's clock of idle ones."""
+        self._stop_clock()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _listen_on(self) -> None:
         """uvicorn reads nothing behind a complete request, not even that the client leaves."""

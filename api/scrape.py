@@ -5,9 +5,10 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from socketserver import TCPServer
+from typing import Any, Final
 
 from litestar import Response
 from litestar.di import NamedDependency
@@ -22,6 +23,9 @@ from api.settings import Settings
 log = logging.getLogger("lyre")
 
 PATH = "/metrics"
+
+MOST_OPEN: Final = 16
+"""Connections to the metrics' own port at once, each of which has a thread."""
 
 
 @read(PATH)
@@ -56,15 +60,42 @@ def metrics_port(metrics: Metrics, settings: Settings) -> Iterator[int | None]:
 
 
 class _Server(ThreadingHTTPServer):
-    """Not prometheus_client's: its answers to odd Accept headers are tracebacks on standard error."""
+    """Not prometheus_client's: its answers to odd Accept headers are tracebacks on standard error.
+
+    One connection more than `MOST_OPEN` cuts the one that has been there longest, so that a scraper always gets in.
+    """
 
     daemon_threads = True
     block_on_close = False
+    # Some versions of Python share a port that is taken.
+    allow_reuse_port = False
 
     def __init__(self, metrics: Metrics, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.registry = metrics.registry
+        self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
         super().__init__((host, port), _Page)
+
+    def server_bind(self) -> None:
+        """Without HTTPServer's own question to DNS, which may take long, for a name that nobody needs."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Also keeps the number of connections."""
+        with self._lock:
+            self._open.append(request)
+            if len(self._open) > MOST_OPEN:
+                with suppress(OSError):
+                    self._open.pop(0).shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Also forgets the connection."""
+        with self._lock, suppress(ValueError):
+            self._open.remove(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A scraper that left, or a bug."""
@@ -73,7 +104,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Page(BaseHTTPRequestHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
-    timeout = 10  # seconds for a head
+    timeout = 10  # seconds for each read
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] != PATH:

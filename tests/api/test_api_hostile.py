@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import h11
 import httpx
 import pytest
 
-from api.connection import MAX_CHUNKS, MAX_HEADERS, MAX_LINES, MAX_RECEIVED, Connection
+from api.connection import MAX_CHUNK_HEAD, MAX_CHUNKS, MAX_HEADERS, MAX_LINES, MAX_RECEIVED, Connection
 from api.crowd import RESERVE, Crowd, raise_descriptor_limit, room
 from tests.api.fake_engine import FakeEngine, Plan
 from tests.api.live_server import BODY, PATIENCE, PCM, URL, LiveServer, eventually, raw_request
@@ -143,8 +144,9 @@ def test_a_body_that_is_no_http_is_logged_as_invalid(server: LiveServer, caplog:
             json.loads(record.getMessage())["outcome"] for record in caplog.records if record.name == "lyre.requests"
         ]
 
-    assert eventually(lambda: outcomes() != [])
-    assert outcomes() == ["invalid"]
+    # The line of the speech that followed the test before may come this late.
+    assert eventually(lambda: "invalid" in outcomes())
+    assert [outcome for outcome in outcomes() if outcome != "ok"] == ["invalid"]
 
 
 def parsed(data: bytes) -> list[str]:
@@ -172,6 +174,11 @@ def test_limits_are_exact() -> None:
     chunks = b"1\r\nx\r\n" * MAX_CHUNKS
     assert parsed(CHUNKED + chunks + b"0\r\n\r\n") == ["Request", *["Data"] * MAX_CHUNKS, "EndOfMessage"]
     assert parsed(CHUNKED + chunks + b"1\r\nx\r\n0\r\n\r\n")[-1] == "refused"
+    # Of what is not complete yet.
+    for begun, longest in ((b"", b"5;"), (b"0\r\n", b"a: ")):
+        unfinished = CHUNKED + begun + longest.ljust(MAX_CHUNK_HEAD, b"b")
+        assert parsed(unfinished) == ["Request"]
+        assert parsed(unfinished + b"b") == ["Request", "refused"]
 
 
 def test_each_request_has_limits_of_its_own() -> None:
@@ -229,6 +236,43 @@ def test_after_a_refusal_the_rest_of_a_body_has_the_time_of_a_head(launch: Calla
         assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
         connection.sendall(b"x")
         assert rest(connection) == b""
+
+
+def test_after_a_refusal_and_the_whole_body_a_connection_is_an_idle_one(launch: Callable[..., LiveServer]) -> None:
+    server = launch(FakeEngine(), header_timeout=0.8, api_keys=("sesame",))
+    with connected(server) as connection:
+        connection.sendall(POST + b"content-length: 3\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        connection.sendall(b"x")
+        connection.sendall(b"yz")
+        connection.settimeout(1.2)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(PATIENCE)
+        connection.sendall(b"GET /v1 HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "sent", [[], [b"GET /v1 HTTP/1.1\r\nhost: x\r\n\r\n"], [POST + b"content-length: 3\r\n\r\n", b"xyz"]]
+)
+def test_an_idle_connection_is_closed(launch: Callable[..., LiveServer], sent: list[bytes]) -> None:
+    server = launch(FakeEngine(), header_timeout=0.2 if not sent else 60, api_keys=("sesame",))
+    server.server.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
+    with connected(server) as connection:
+        if sent:
+            connection.sendall(sent[0])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 ")
+            connection.sendall(b"".join(sent[1:]))
+        assert rest(connection) == b""
+
+
+def test_a_head_that_begins_behind_a_request_has_its_time(launch: Callable[..., LiveServer]) -> None:
+    server = launch(FakeEngine(), header_timeout=0.2)
+    server.server.config.timeout_keep_alive = 600
+    with connected(server) as connection:
+        connection.sendall(b"GET /v1 HTTP/1.1\r\nhost: x\r\n\r\nGET / HTT")
+        assert rest(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_expect_is_answered_before_the_body_and_not_before_the_key(launch: Callable[..., LiveServer]) -> None:
@@ -346,6 +390,29 @@ def test_a_full_house_closes_who_has_waited_longest(launch: Callable[..., LiveSe
         while not data.endswith(b"\r\n0\r\n\r\n"):
             data += speaking.recv(65536)
     assert eventually(lambda: len(server.server.server_state.connections) == 0)
+
+
+def test_a_full_house_cuts_no_answer_to_a_request_that_came_behind_another(launch: Callable[..., LiveServer]) -> None:
+    engine = FakeEngine()
+    engine.plan.hold_at = 1
+    first = engine.plan.hold
+    server = launch(engine, max_connections=2)
+    body = json.dumps(PCM).encode()
+    asked = POST + b"content-length: %d\r\n\r\n" % len(body) + body
+    with connected(server) as speaking, ExitStack() as sockets:
+        speaking.sendall(asked * 2)
+        assert eventually(lambda: len(engine.streams) == 1)
+        second = engine.plan.hold = threading.Event()
+        first.set()
+        assert eventually(lambda: len(engine.streams) == 2)
+        idle = [sockets.enter_context(connected(server)) for _ in range(3)]
+        assert [rest(connection) for connection in idle[:2]] == [b"", b""]
+        second.set()
+        data = b""
+        while data.count(b"\r\n0\r\n\r\n") < 2:
+            piece = speaking.recv(65536)
+            assert piece
+            data += piece
 
 
 LIMITED = """

@@ -6,17 +6,20 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine import Engine, EngineConfig, EngineUnavailable
+from api.metrics import Metrics
+from api.scrape import MOST_OPEN, _Page, metrics_port
+from api.settings import Settings
+from engine import Engine, EngineConfig, EngineUnavailable, QueueTimeout
 from engine.config import DEMO_CHECKPOINT
 from tests.api.fake_engine import CHUNK, SPEECH, FakeEngine, Plan
 from tests.api.figures import Ask, ask, deltas, figures, leave, lines, outcomes, page
-from tests.api.live_server import BODY, PCM, URL, LiveServer, eventually, raw_request
+from tests.api.live_server import BODY, PATIENCE, PCM, URL, LiveServer, eventually, raw_request
 
 FIRST = ["0.02", "0.035", "0.05", "0.075", "0.1", "0.125", "0.15", "0.2", "0.25", "0.3", "0.4", "0.5", "0.75"]
 FIRST += ["1.0", "2.0", "5.0", "+Inf"]
@@ -142,7 +145,9 @@ ENDS: list[tuple[dict[str, Any], Ask, int, str]] = [
     ({"fail_at": 2}, ask(PCM), 200, "error"),
     ({"fail_at": 2}, ask(PCM | {"stream_format": "sse"}), 200, "error"),
     ({"fail_at": 0}, ask(PCM), 500, "error"),
-    ({"fail_at": 0, "error": EngineUnavailable("gone", retry_after=1)}, ask(PCM), 503, "rejected"),
+    # Lost with its engine process: taken, and not refused.
+    ({"fail_at": 0, "error": EngineUnavailable("gone", retry_after=1)}, ask(PCM), 503, "error"),
+    ({"fail_at": 0, "error": QueueTimeout(5.0, retry_after=1)}, ask(PCM), 503, "timeout"),
     ({"error": ValueError("not an engine's error"), "fail_at": 2}, ask(PCM), 200, "error"),
     ({"error": ValueError("not an engine's error"), "fail_at": 0}, ask(PCM), 500, "error"),
     ({}, ask(PCM | {"voice": "nobody"}), 400, "invalid"),
@@ -218,6 +223,14 @@ def test_what_the_settings_forbid(
     assert outcomes(server.url)[outcome] == (1 if outcome == "rejected" else 2)
 
 
+def test_an_engine_that_takes_nothing_rejects(server: LiveServer, engine: FakeEngine) -> None:
+    before = outcomes(server.url)
+    engine.ready = False
+    assert httpx.post(server.url + URL, json=PCM).status_code == 503
+    engine.ready = True
+    assert eventually(lambda: deltas_of(before, outcomes(server.url)) == {"rejected": 1})
+
+
 def test_a_reader_that_stalls(launch: Callable[..., LiveServer]) -> None:
     engine = FakeEngine()
     engine.plan.endless, engine.plan.delay = True, 0.0001
@@ -243,6 +256,9 @@ def test_a_shutdown_in_the_middle_is_logged_as_one(
         server.close()
     assert eventually(lambda: len(lines(caplog)) == 2)
     assert {line["outcome"] for line in lines(caplog)} == {"shutdown"}
+    # The page is gone with the server; what it would say is not.
+    registry = server.server.config.app.state.metrics.registry  # type: ignore[union-attr]
+    assert registry.get_sample_value("tts_requests_total", {"outcome": "shutdown"}) == 2
 
 
 def test_only_the_speech_route_is_counted(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
@@ -276,6 +292,50 @@ def test_two_servers_of_one_process_count_for_themselves(launch: Callable[..., L
 @pytest.mark.parametrize("settings", [{"metrics": False}, {"metrics_port": 0}])
 def test_off_or_elsewhere_is_404_here(launch: Callable[..., LiveServer], settings: dict[str, Any]) -> None:
     assert httpx.get(launch(FakeEngine(), **settings).url + "/metrics").status_code == 404
+
+
+# ---- a port of its own
+
+
+@pytest.fixture
+def scraped(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    """The address of a metrics port that was opened while DNS is dead."""
+
+    def dead(name: str = "") -> str:
+        raise AssertionError("nobody needs the host's name")
+
+    monkeypatch.setattr(socket, "getfqdn", dead)
+    options: dict[str, Any] = {"metrics_port": 0}
+    with metrics_port(Metrics(cast("Engine", FakeEngine()), lambda: 0), Settings(**options)) as port:
+        assert port
+        yield "127.0.0.1", port
+
+
+def test_the_metrics_port_has_the_page_and_nothing_else(scraped: tuple[str, int]) -> None:
+    url = f"http://127.0.0.1:{scraped[1]}"
+    assert "tts_slots" in page(url)
+    assert httpx.get(url + "/health").status_code == 404
+
+
+def test_a_full_metrics_port_cuts_who_has_been_there_longest(scraped: tuple[str, int]) -> None:
+    with ExitStack() as sockets:
+        idle = [sockets.enter_context(socket.create_connection(scraped)) for _ in range(MOST_OPEN + 4)]
+        assert "tts_slots" in page(f"http://127.0.0.1:{scraped[1]}")
+        for connection in idle[:4]:
+            connection.settimeout(PATIENCE)
+            assert connection.recv(1) == b""
+        idle[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        idle[-1].settimeout(PATIENCE)
+        assert idle[-1].recv(65536).startswith(b"HTTP/1.0 200")
+
+
+def test_who_says_nothing_to_the_metrics_port_is_closed(
+    scraped: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Page, "timeout", 0.1)
+    with socket.create_connection(scraped, timeout=PATIENCE) as connection:
+        connection.sendall(b"GET /met")
+        assert connection.recv(1) == b""
 
 
 # ---- the real engine

