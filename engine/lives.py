@@ -23,7 +23,7 @@ class Lives:
     @property
     def pause(self) -> float:
         """Seconds before the next start."""
-        return min(0.5 * 2**self.losses, 10.0)
+        return min(0.5 * 2 ** min(self.losses, 5), 10.0)
 
     @property
     def back_in(self) -> float:

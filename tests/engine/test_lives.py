@@ -43,6 +43,9 @@ def test_starts_are_further_and_further_apart_up_to_a_bound(clock: Clock) -> Non
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
     assert pauses[4:] == [10.0] * 4
     assert lives.losses == 8
+    # An operator may let it go on for ever.
+    lives.losses = 100_000
+    assert lives.pause == 10.0
 
 
 def test_a_steady_life_wipes_out_the_count_and_a_long_load_does_not(clock: Clock) -> None:
