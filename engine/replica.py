@@ -99,6 +99,16 @@ class Replica:
         return len(self._requests)
 
     @property
+    def running(self) -> int:
+        """Requests that hold a slot, or are about to. Safe to ask from any thread, as `waiting` is."""
+        return min(self.requests, self.slots)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in its queue."""
+        return max(0, self.requests - self.slots)
+
+    @property
     def places(self) -> int:
         """Requests that it takes: slots and queue."""
         return self.slots + self.config.max_queue
@@ -111,8 +121,7 @@ class Replica:
     @property
     def retry_after(self) -> float:
         """Seconds until a place should be free, from how long requests have been taking."""
-        waiting = max(0, self.requests - self.slots)
-        return min(30.0, max(1.0, self._mean_seconds * (1 + waiting) / self.slots))
+        return min(30.0, max(1.0, self._mean_seconds * (1 + self.waiting) / self.slots))
 
     @property
     def back_in(self) -> float:
