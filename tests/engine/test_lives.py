@@ -76,6 +76,14 @@ def test_the_next_one_is_due_after_the_pause_and_another_load(clock: Clock) -> N
     assert lives.back_in == 1.0
 
 
+def test_a_load_hangs_after_a_few_times_what_the_last_one_took(clock: Clock) -> None:
+    lives = Lives(clock)
+    lived(lives, clock, load=2.0, seconds=5.0)
+    assert lives.load_limit == 60.0
+    lived(lives, clock, load=100.0, seconds=5.0)
+    assert lives.load_limit == 300.0
+
+
 # ---- suspects
 
 
