@@ -83,12 +83,12 @@ class Engine:
     @property
     def running(self) -> int:
         """Requests that hold a slot, or are about to."""
-        return sum(min(replica.requests, replica.slots) for replica in self._replicas)
+        return sum(replica.running for replica in self._replicas)
 
     @property
     def waiting(self) -> int:
         """Requests in the queues."""
-        return sum(replica.requests for replica in self._replicas) - self.running
+        return sum(replica.waiting for replica in self._replicas)
 
     async def start(self, progress: Progress | None = None) -> None:
         """Returns after a warm synthesis on every device that can be used.

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 STEADY_SECONDS = 60.0  # a process that was ready for so long wipes out the count of losses in a row
+LOAD_SECONDS = 60.0
+LOAD_LEEWAY = 3.0
 
 
 class Lives:
@@ -23,12 +25,17 @@ class Lives:
     @property
     def pause(self) -> float:
         """Seconds before the next start."""
-        return min(0.5 * 2**self.losses, 10.0)
+        return min(0.5 * 2 ** min(self.losses, 5), 10.0)
 
     @property
     def back_in(self) -> float:
         """Seconds until the next one should be ready, from how long the last start took; at least one."""
         return max(1.0, self._back_at - self._clock())
+
+    @property
+    def load_limit(self) -> float:
+        """Seconds without a word after which a process that loads again hangs: a few times the last one's whole load."""
+        return max(LOAD_SECONDS, LOAD_LEEWAY * self._load_seconds)
 
     def born(self) -> None:
         """A process was started."""

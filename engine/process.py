@@ -19,6 +19,7 @@ from engine.messages import Broken
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = "engine.worker"  # the module that runs there
 LONGEST_LINE = 10_000  # bytes of a line that are logged
+LOOK_SECONDS = 0.25  # between two looks at whether a process whose pipes are held has ended
 
 log = logging.getLogger(__name__)
 
@@ -61,17 +62,31 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("LYRE_")}
 
 
+async def ended(process: asyncio.subprocess.Process) -> int:
+    """Its status, once it has ended.
+
+    asyncio's `wait()` may also wait for the pipes, which a compiler that it had started can hold for long.
+    """
+    waiting = asyncio.ensure_future(process.wait())
+    try:
+        while process.returncode is None:
+            await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
+        return process.returncode
+    finally:
+        waiting.cancel()
+
+
 async def end_worker(process: asyncio.subprocess.Process, seconds: float) -> None:
     """Waits for a process that was asked to leave, or has left; kills it when it does not.
 
     Returns after twice these seconds even if the kernel does not let it go.
     """
     try:
-        await asyncio.wait_for(process.wait(), seconds)
+        await asyncio.wait_for(ended(process), seconds)
     except TimeoutError:
         process.kill()
         try:
-            await asyncio.wait_for(process.wait(), seconds)
+            await asyncio.wait_for(ended(process), seconds)
         except TimeoutError:
             log.error("engine process %d does not go away: the kernel holds it", process.pid)
 

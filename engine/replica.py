@@ -31,14 +31,15 @@ from engine.messages import (
     Stepped,
     Stop,
 )
-from engine.process import end_worker, start_error, start_worker
+from engine.process import end_worker, ended, start_error, start_worker
 from engine.request import Request
 from engine.tally import Tally
 from engine.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 5.0  # how long the worker may take to leave before it is killed
+STOP_SECONDS = 5.0  # how long the worker may take to leave before it is killed, and then before it is done without
+LOOK_SECONDS = 1.0  # at most between two looks at a silent process
 
 
 class Replica:
@@ -47,7 +48,7 @@ class Replica:
     `on_progress()` is called when `stage` and `done` have changed. `on_loss(unheard, queued, why)` gets the requests of
     a process that died, but for those that have been heard: who had a slot may be the cause, who was queued has broken
     nothing. `tally` counts its work, and its restarts by cause: death or hang. `hung` is true from the time that a
-    process with work is found silent until another one takes its place.
+    process is found silent, with work or while it loads again, until another one takes its place.
     """
 
     def __init__(
@@ -99,6 +100,16 @@ class Replica:
         return len(self._requests)
 
     @property
+    def running(self) -> int:
+        """Requests that hold a slot, or are about to. Safe to ask from any thread, as `waiting` is."""
+        return min(self.requests, self.slots)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in its queue."""
+        return max(0, self.requests - self.slots)
+
+    @property
     def places(self) -> int:
         """Requests that it takes: slots and queue."""
         return self.slots + self.config.max_queue
@@ -111,8 +122,7 @@ class Replica:
     @property
     def retry_after(self) -> float:
         """Seconds until a place should be free, from how long requests have been taking."""
-        waiting = max(0, self.requests - self.slots)
-        return min(30.0, max(1.0, self._mean_seconds * (1 + waiting) / self.slots))
+        return min(30.0, max(1.0, self._mean_seconds * (1 + self.waiting) / self.slots))
 
     @property
     def back_in(self) -> float:
@@ -208,9 +218,10 @@ class Replica:
 
     async def _watch(self, link: ServerLink) -> EngineError:
         process = await start_worker(self.config, link.worker_inbox, link.worker_outbox)
-        self._process, self._watchdog, self._staged = process, Watchdog(self.config.hang_timeout), time.monotonic()
-        died = asyncio.create_task(process.wait())
-        silence = asyncio.create_task(self._until_hung(link))
+        self._process, self._staged = process, time.monotonic()
+        self._watchdog = Watchdog(self._lives.load_limit if self.config.hang_timeout else 0.0)
+        died = asyncio.create_task(ended(process))
+        silence = asyncio.create_task(self._until_hung(link, died))
         failure: EngineError | None = None
         try:
             async for batch in link.batches(died):
@@ -226,6 +237,7 @@ class Replica:
             raise
         finally:
             silence.cancel()
+            died.cancel()
             await end_worker(process, STOP_SECONDS)
         if self.hung:
             return EngineUnavailable(f"{self.name} hung and was killed", retry_after=self.back_in)
@@ -249,24 +261,37 @@ class Replica:
             case Ready():
                 self.info, self._link = message.info, link
                 self._lives.ready()
+                self._watchdog = Watchdog(self.config.hang_timeout)
                 # The warm synthesis is the last stage.
                 self._watchdog.expect(time.monotonic() - self._staged)
                 if not self.started.done():
                     self.started.set_result(None)
 
-    async def _until_hung(self, link: ServerLink) -> None:
-        """Ends a process that says nothing though it has work. Its requests end here, whether it goes away or not."""
+    async def _until_hung(self, link: ServerLink, died: asyncio.Task[int]) -> None:
+        """Ends a process that says nothing though it has work. Its requests end here, whether it goes away or not.
+
+        One that the kernel does not let go is not waited for: `died` is cancelled.
+        """
         while True:
-            await asyncio.sleep(self._watchdog.interval)
-            if self._link is None or not self._requests:
+            # Often, even while the limit is a long one: that of its work, once it has loaded, is shorter.
+            await asyncio.sleep(min(self._watchdog.interval, LOOK_SECONDS))
+            if not self._busy:
                 self._watchdog.rest()
             elif self._watchdog.hung() and not link.unread():
                 break
+        doing = "while it loads" if self._link is None else "with work to do"
         self.hung, self._link = True, None
-        why = f"{self.name} has said nothing for {self._watchdog.limit:.3g} s, with work to do"
+        why = f"{self.name} has said nothing for {self._watchdog.limit:.3g} s, {doing}"
         log.error("%s; it is killed", why)
         self._kill()
         self._lose_requests(why)
+        await asyncio.wait({died}, timeout=STOP_SECONDS)
+        died.cancel()
+
+    @property
+    def _busy(self) -> bool:
+        """Whether it owes a word: it has requests, or loads again. Who starts the server watches the first load."""
+        return self.started.done() if self._link is None else bool(self._requests)
 
     # ---- its requests
 

@@ -108,7 +108,7 @@ class Scheduler:
         """Moves on to the next chunk in the same slot (True), or ends the sequence and frees its slot (False)."""
         if sequence.chunk + 1 < len(sequence.chunks):
             sequence.chunk += 1
-            sequence.repeated = False
+            sequence.repeated, sequence.cut_before = False, sequence.cut
             sequence.frames = sequence.prefilled = sequence.flying = 0
             return True
         self._finish(sequence, sequence.cut or FinishReason.STOP)
@@ -119,7 +119,8 @@ class Scheduler:
         spent = sequence.max_tokens is not None and sequence.tokens + 7 > sequence.max_tokens
         if sequence.repeated or spent:
             return False
-        sequence.repeated = True
+        # What ended the first take says nothing of the second.
+        sequence.repeated, sequence.cut = True, sequence.cut_before
         sequence.frames = sequence.prefilled = sequence.flying = 0
         return True
 

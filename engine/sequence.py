@@ -41,8 +41,8 @@ class Sequence:
     all audio codes of the request, `prefilled` the tokens of the current prompt that are in the cache, `flying` the
     frames of the chunk that were launched and have not landed.
     `held` is audio that has not been sent yet. `sent` counts the samples that were, the first of them at the time
-    `heard_at`. `cut` is why a chunk of it, the first of those that did, ended before the model ended it. `deadline` is
-    the time until which it may wait for its slot.
+    `heard_at`. `cut` is why a chunk of it, the first of those that did, ended before the model ended it; `cut_before`
+    is the same as it was when the current chunk began. `deadline` is the time until which it may wait for its slot.
     """
 
     request_id: int
@@ -62,6 +62,7 @@ class Sequence:
     silence: Silence = field(default_factory=Silence)
     finish_reason: FinishReason | None = None
     cut: FinishReason | None = None
+    cut_before: FinishReason | None = None
     deadline: float | None = None
 
     @property

@@ -14,8 +14,8 @@ from torch import Tensor
 class Flight:
     """codes int32 [B, 7] on the device; `ended` [B] on the CPU, zero for a row that speaks on, valid once `done`.
 
-    `copy`: the codes on the CPU, as valid; none where the device is the CPU. The device notes the time at `begun` and
-    `done`.
+    `copy`: the codes on the CPU, as valid, where the model makes one beside its work. The device notes the time at
+    `begun` and `done`.
     """
 
     codes: Tensor
@@ -32,8 +32,8 @@ class Flight:
 
     @property
     def heard(self) -> NDArray[np.int32]:
-        """The codes, for the host to read; nothing is waited for."""
-        return (self.codes if self.copy is None else self.copy).numpy()
+        """The codes, for the host to read. Once it has landed nothing is waited for, but without a `copy` for a GPU."""
+        return (self.codes if self.copy is None else self.copy).numpy(force=True)
 
     @property
     def seconds(self) -> float | None:

@@ -97,17 +97,38 @@ async def test_time_in_which_the_server_was_blocked_is_nobodys_silence(launch: L
     stream.cancel()
 
 
-async def test_a_process_that_cannot_be_killed_stays_a_hang(launch: Launch, workers: Workers) -> None:
+async def test_a_process_that_cannot_be_killed_is_a_hang_and_then_done_without(
+    launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.replica.STOP_SECONDS", 1.0)
     engine = await started(launch(hang_timeout=1.0))
     workers[0].kill = lambda: None  # type: ignore[method-assign] - as the kernel, with a driver that is stuck
     workers[0].send_signal(signal.SIGSTOP)
-    stream = engine.submit(LONG, "ana")
-    assert await end(stream) is EngineUnavailable
-    await asyncio.sleep(1.5)
-    assert (engine.hung, engine.ready, len(workers)) == (True, False, 1)
-    os.kill(workers[0].pid, signal.SIGKILL)
+    try:
+        stream = engine.submit(LONG, "ana")
+        assert await end(stream) is EngineUnavailable
+        assert (engine.hung, engine.ready, len(workers)) == (True, False, 1)
+        await until(lambda: engine.ready)
+        assert (engine.hung, engine.tally.restarts, workers[0].returncode) == (False, {"hang": 1}, None)
+        assert len(await heard(engine.submit("Back again.", "ana", SHORT))) == 6 * 4096
+    finally:
+        os.kill(workers[0].pid, signal.SIGKILL)
+        await asyncio.wait_for(workers[0].wait(), PATIENCE)
+
+
+async def test_a_process_that_hangs_while_it_loads_again_is_replaced(
+    launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await started(launch())
+    monkeypatch.setattr("engine.lives.LOAD_SECONDS", 2.0)
+    monkeypatch.setattr("engine.lives.LOAD_LEEWAY", 0.0)
+    workers[0].kill()
+    await until(lambda: len(workers) == 2)
+    workers[1].send_signal(signal.SIGSTOP)
+    monkeypatch.setattr("engine.lives.LOAD_SECONDS", float(PATIENCE))
     await until(lambda: engine.ready)
-    assert not engine.hung
+    assert (len(workers), workers[1].returncode) == (3, -signal.SIGKILL)
+    assert engine.tally.restarts == {"death": 1, "hang": 1}
 
 
 async def test_one_of_several_hangs_alone_and_its_queue_moves(launch: Launch, workers: Workers) -> None:

@@ -28,7 +28,7 @@ from engine import (
     GenerationFailed,
     SamplingParams,
 )
-from engine.process import start_worker
+from engine.process import ended, start_worker
 
 pytestmark = pytest.mark.anyio
 
@@ -184,6 +184,20 @@ async def test_a_killed_worker_is_replaced_until_it_has_died_too_often(launch: L
     with pytest.raises(EngineUnavailable):
         engine.submit("Hello.", "ana")
     assert len(workers) == 2
+
+
+async def test_a_death_is_noticed_whoever_holds_the_pipes() -> None:
+    """As a compiler does that the process had started: it lives on, and has inherited them."""
+    script = "import subprocess; print(subprocess.Popen(['sleep', '1000']).pid, flush=True)"
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, **pipes)
+    assert process.stdout is not None
+    left = int(await process.stdout.readline())
+    try:
+        assert await asyncio.wait_for(ended(process), PATIENCE) == 0
+    finally:
+        os.kill(left, signal.SIGKILL)
+    await process.communicate()
 
 
 async def test_between_a_death_and_its_notice_only_engine_errors_come(launch: Launch, workers: Workers) -> None:

@@ -129,6 +129,16 @@ def test_float32_speech_is_the_cpus(make: Callable[..., ModelRunner], kernel: st
         torch.testing.assert_close(mine.samples, theirs.samples, atol=1.5e-4, rtol=0)
 
 
+@pytest.mark.parametrize("kernel", ["triton", "torch"])
+def test_the_host_can_read_a_frames_codes(make: Callable[..., ModelRunner], kernel: str) -> None:
+    runner = make(device="cuda", dtype="float32", codec_dtype="float32", gpu_kernel=kernel)
+    said = stream(runner, 0, sampling(seed=1))
+    runner.start(said.sequence, said.settings)
+    flight = runner.launch([said.sequence])
+    flight.land()
+    assert flight.heard.tolist() == flight.codes.tolist()
+
+
 def test_default_speech_is_like_the_cpus(make: Callable[..., ModelRunner]) -> None:
     """bf16 draws other codes than float32 sooner or later: the sentence still is as long, as loud, and ends."""
     fast, plain = make(device="cuda"), make(device="cpu")

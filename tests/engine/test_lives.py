@@ -43,6 +43,9 @@ def test_starts_are_further_and_further_apart_up_to_a_bound(clock: Clock) -> Non
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
     assert pauses[4:] == [10.0] * 4
     assert lives.losses == 8
+    # An operator may let it go on for ever.
+    lives.losses = 100_000
+    assert lives.pause == 10.0
 
 
 def test_a_steady_life_wipes_out_the_count_and_a_long_load_does_not(clock: Clock) -> None:
@@ -71,6 +74,14 @@ def test_the_next_one_is_due_after_the_pause_and_another_load(clock: Clock) -> N
     assert lives.back_in == 6.0
     clock.now += 100
     assert lives.back_in == 1.0
+
+
+def test_a_load_hangs_after_a_few_times_what_the_last_one_took(clock: Clock) -> None:
+    lives = Lives(clock)
+    lived(lives, clock, load=2.0, seconds=5.0)
+    assert lives.load_limit == 60.0
+    lived(lives, clock, load=100.0, seconds=5.0)
+    assert lives.load_limit == 300.0
 
 
 # ---- suspects

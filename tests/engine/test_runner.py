@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from engine import CheckpointError, ConfigError, EngineConfig, InvalidRequest
 from engine.model.checkpoint import load_codec
+from engine.model.flight import Flight
 from engine.model.kernels.build import BuildError, build
 from engine.model.runner import ModelRunner
 from engine.scheduler import FrameResult
@@ -383,3 +384,11 @@ def test_kernels_are_compiled_once(kernel_cache: Path, tmp_path: Path, compiler:
     with pytest.raises(BuildError):
         build(kernel_cache)
     assert [path.name for path in kernel_cache.iterdir()] == [library.name]
+
+
+def test_codes_that_lie_where_numpy_cannot_look_are_copied() -> None:
+    """As those of a model on a GPU that makes no copy beside its work: this tensor cannot be looked at either."""
+    codes = torch.arange(7.0, requires_grad=True)[None]
+    with pytest.raises(RuntimeError):
+        codes.numpy()
+    assert Flight(codes, torch.zeros(1)).heard.tolist() == [list(range(7))]

@@ -322,6 +322,38 @@ def test_cancel_after_the_end_is_nothing() -> None:
     assert sequence.finish_reason == FinishReason.LENGTH
 
 
+# ---- a second take
+
+
+def silent_take(scheduler: Scheduler, sequence: Sequence) -> None:
+    """Its current chunk uses up all its frames."""
+    while not scheduler.postprocess([(sequence, False)])[0].last:
+        pass
+
+
+def test_what_ended_the_first_take_is_not_told_of_the_second() -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(1, frames=(4, 4)))
+    (sequence,) = scheduler.schedule()
+    for _ in range(2):
+        silent_take(scheduler, sequence)
+        assert (sequence.cut, scheduler.again(sequence), sequence.cut) == (FinishReason.LENGTH, True, None)
+        scheduler.postprocess([(sequence, True)])
+        more = scheduler.next_chunk(sequence)
+    assert (more, sequence.finish_reason) == (False, FinishReason.STOP)
+
+
+def test_what_ended_an_earlier_chunk_still_is() -> None:
+    scheduler = Scheduler(slots=1)
+    scheduler.add(request(1, frames=(4, 4)))
+    (sequence,) = scheduler.schedule()
+    silent_take(scheduler, sequence)
+    scheduler.next_chunk(sequence)
+    silent_take(scheduler, sequence)
+    assert scheduler.again(sequence)
+    assert sequence.cut == FinishReason.LENGTH
+
+
 # ---- waiting too long
 
 
