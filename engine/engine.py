@@ -102,7 +102,7 @@ class Engine:
             raise EngineUnavailable("the engine has been stopped")
         for config in configs:
             name = f"the engine process on {config.device}" if self.config.devices else "the engine process"
-            self._replicas.append(Replica(config, name, self._report, self._salvage, self.tally))
+            self._replicas.append(Replica(config, name, self._report, self._heard, self._salvage, self.tally))
         await self._loaded()
         if self._stopping:
             raise EngineUnavailable("the engine has been stopped")
@@ -229,16 +229,21 @@ class Engine:
         alive = [replica.back_in for replica in self._replicas if not replica.life.done()]
         return 1.0 if self.ready else min(alive, default=5.0)
 
+    def _heard(self, request: Request) -> None:
+        self._suspects.acquit(request.message)
+
     def _salvage(self, unheard: list[Request], queued: list[Request], why: str) -> None:
         """A process has died, or hangs. Who was queued there moves to another device that has room.
 
-        Who had a slot may ask again, once: if it is a request that kills, it is to kill no third process.
+        Who had a slot may ask again, twice: if it is a request that kills, it is to kill no fourth process.
         """
-        again = self._suspects.note([request.message for request in unheard])
-        for request, twice in zip(unheard, again, strict=True):
-            request.stream.fail(GenerationFailed(why) if twice else EngineUnavailable(why, self._back_in))
+        causes = self._suspects.note([request.message for request in unheard])
+        for request, cause in zip(unheard, causes, strict=True):
+            request.stream.fail(GenerationFailed(why) if cause else EngineUnavailable(why, self._back_in))
         for request in queued:
             try:
+                if request.moved:
+                    raise EngineUnavailable(why, self._back_in)
                 self._dispatch(request.waited())
             except (EngineOverloaded, EngineUnavailable):
                 request.stream.fail(EngineUnavailable(why, self._back_in))

@@ -94,7 +94,7 @@ class ServerLink:
         return news
 
     async def batches(self, died: asyncio.Task[int]) -> AsyncIterator[list[FromEngine]]:
-        """What the worker sends, until it has `died`, or nobody waits for that any more, and its last words are read."""
+        """What the worker sends, until it has `died` (or that was cancelled) and its last words are read."""
         died.add_done_callback(lambda _: self._arrived.set())
         while True:
             # The descriptor tells of news only to those who have read everything before.

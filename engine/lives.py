@@ -34,7 +34,7 @@ class Lives:
 
     @property
     def load_limit(self) -> float:
-        """Seconds without a word after which a process that loads again hangs: a few times the last one's whole load."""
+        """Seconds without a word after which a process that loads again hangs: a few times its last load."""
         return max(LOAD_SECONDS, LOAD_LEEWAY * self._load_seconds)
 
     def born(self) -> None:

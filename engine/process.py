@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from engine.messages import Broken
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = "engine.worker"  # the module that runs there
 LONGEST_LINE = 10_000  # bytes of a line that are logged
+# What a worker says before it ends, in Python or below it.
+CRASH = re.compile(rb"(?i)traceback|most recent call|error|exception|fatal|abort|assert|terminate called|CUDA")
 LOOK_SECONDS = 0.25  # between two looks at whether a process whose pipes are held has ended
 
 log = logging.getLogger(__name__)
@@ -47,14 +50,21 @@ async def start_worker(config: EngineConfig, inbox: str, outbox: str) -> asyncio
 
 async def _log_lines(pipe: asyncio.StreamReader) -> None:
     """What a worker writes to its standard error, until it ends."""
-    rest = b""
+    rest, crashing = b"", False
     while data := await pipe.read(65_536):
         *lines, rest = (rest + data).replace(b"\r", b"\n").split(b"\n")
         for line in filter(None, lines):
-            log.warning("%s", line[:LONGEST_LINE].decode(errors="replace"))
+            crashing = _log_line(line, crashing)
         rest = rest[:LONGEST_LINE]
     if rest:
-        log.warning("%s", rest.decode(errors="replace"))
+        _log_line(rest, crashing)
+
+
+def _log_line(line: bytes, crashing: bool) -> bool:
+    """An error if it tells of one, or is part of its traceback: that is to be read at every level. -> whether it is."""
+    crashing = CRASH.search(line) is not None or (crashing and line.startswith(b" "))
+    log.log(logging.ERROR if crashing else logging.WARNING, "%s", line[:LONGEST_LINE].decode(errors="replace"))
+    return crashing
 
 
 def environment() -> dict[str, str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.config import EngineConfig
-from engine.errors import EngineError, EngineUnavailable, GenerationFailed, InvalidRequest, QueueTimeout
+from engine.errors import EngineError, EngineUnavailable, GenerationFailed
 from engine.link import ServerLink
 from engine.lives import Lives
 from engine.messages import (
@@ -32,7 +32,7 @@ from engine.messages import (
     Stop,
 )
 from engine.process import end_worker, ended, start_error, start_worker
-from engine.request import Request
+from engine.request import Request, by_slot
 from engine.tally import Tally
 from engine.watchdog import Watchdog
 
@@ -45,10 +45,11 @@ LOOK_SECONDS = 1.0  # at most between two looks at a silent process
 class Replica:
     """Starts its process, watches it, and starts it again when it dies or hangs, a few times.
 
-    `on_progress()` is called when `stage` and `done` have changed. `on_loss(unheard, queued, why)` gets the requests of
-    a process that died, but for those that have been heard: who had a slot may be the cause, who was queued has broken
-    nothing. `tally` counts its work, and its restarts by cause: death or hang. `hung` is true from the time that a
-    process is found silent, with work or while it loads again, until another one takes its place.
+    `on_progress()` is called when `stage` and `done` have changed, `on_heard(request)` when its audio begins.
+    `on_loss(unheard, queued, why)` gets the requests of a process that was lost, but for those that have been heard:
+    who had a slot may be the cause, who was queued has broken nothing. `tally` counts its work, and its restarts by
+    cause: death or hang. `hung` is true from the time that a process is found silent, with work or while it loads
+    again, until another one takes its place.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Replica:
         config: EngineConfig,
         name: str,
         on_progress: Callable[[], None],
+        on_heard: Callable[[Request], None],
         on_loss: Callable[[list[Request], list[Request], str], None],
         tally: Tally,
     ) -> None:
@@ -69,7 +71,7 @@ class Replica:
         self.life.add_done_callback(self._ended)
         self.idle = asyncio.Event()
         self.idle.set()
-        self._on_progress, self._on_loss, self._tally = on_progress, on_loss, tally
+        self._on_progress, self._on_heard, self._on_loss, self._tally = on_progress, on_heard, on_loss, tally
         self._requests: dict[int, Request] = {}
         self._link: ServerLink | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -246,8 +248,7 @@ class Replica:
     def _note(self, message: FromEngine, link: ServerLink) -> None:
         match message:
             case Audio():
-                if request := self._requests.get(message.request_id):
-                    request.stream.feed(message.pcm, message.tokens)
+                self._hear(message)
             case Stepped():
                 self._tally.step(message.streams, message.seconds)
             case Started():
@@ -295,30 +296,29 @@ class Replica:
 
     # ---- its requests
 
+    def _hear(self, message: Audio) -> None:
+        if request := self._requests.get(message.request_id):
+            if not request.stream.audio_seconds:
+                self._on_heard(request)
+            request.stream.feed(message.pcm, message.tokens)
+
     def _finish(self, message: Finished | Failed) -> None:
         request = self._requests.pop(message.request_id, None)
         if request is None:
             return
-        if isinstance(message, Finished) and message.reason == "expired":
-            request.stream.fail(QueueTimeout(self.config.queue_timeout, self.retry_after), message.reason)
-        elif isinstance(message, Finished):
-            request.stream.finish(message.reason, message.input_tokens, message.output_tokens)
+        request.end(message, self.config.queue_timeout, self.retry_after)
+        if isinstance(message, Finished) and message.reason != "expired":
             self._mean_seconds = 0.9 * self._mean_seconds + 0.1 * request.stream.age
-        elif message.param is not None:
-            request.stream.fail(InvalidRequest(message.param, message.message))
-        else:
-            request.stream.fail(GenerationFailed(message.message))
         if not self._requests:
             self.idle.set()
 
     def _lose_requests(self, why: str) -> None:
         """The process is gone. Whose audio has begun breaks off; of all others the engine decides."""
         self._lives.lost()
-        lost = list(self._requests.values())
+        inside, queued = by_slot(list(self._requests.values()), self.slots, self.hung)
         self._requests.clear()
-        unheard = [request for request in lost[: self.slots] if not request.stream.audio_seconds]
-        queued = [request for request in lost[self.slots :] if request.stream.finish_reason is None]
-        self._on_loss(unheard, queued, why)
-        for request in lost[: self.slots]:
+        unheard = [request for request in inside if not request.stream.audio_seconds]
+        self._on_loss(unheard, [request for request in queued if request.stream.finish_reason is None], why)
+        for request in inside:
             request.stream.fail(GenerationFailed(why))
         self.idle.set()

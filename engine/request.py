@@ -9,7 +9,8 @@ from typing import TypeVar
 import msgspec
 
 from engine.config import EngineConfig, SamplingParams
-from engine.messages import Generate, ModelInfo
+from engine.errors import GenerationFailed, InvalidRequest, QueueTimeout
+from engine.messages import Failed, Finished, Generate, ModelInfo
 from engine.stream import SpeechStream
 from engine.text import TextChunk
 
@@ -18,18 +19,41 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """An accepted request: what the engine process is told, and where its answer goes."""
+    """An accepted request: what the engine process is told, and where its answer goes. `moved`: another one had it."""
 
     message: Generate
     stream: SpeechStream
+    moved: bool = False
 
     def waited(self) -> Request:
         """The same for another engine process, as patient as it still is after the time that it has waited."""
         patience = self.message.patience
-        if patience is None:
-            return self
-        left = max(0.0, patience - self.stream.age)
-        return Request(msgspec.structs.replace(self.message, patience=left), self.stream)
+        left = None if patience is None else max(0.0, patience - self.stream.age)
+        return Request(msgspec.structs.replace(self.message, patience=left), self.stream, moved=True)
+
+    def end(self, message: Finished | Failed, patience: float, retry_after: float) -> None:
+        """What the engine process said last of it; `patience` as it was set, `retry_after` for who ran out of it."""
+        if isinstance(message, Failed) and message.param is not None:
+            self.stream.fail(InvalidRequest(message.param, message.message))
+        elif isinstance(message, Failed):
+            self.stream.fail(GenerationFailed(message.message))
+        elif message.reason == "expired":
+            self.stream.fail(QueueTimeout(patience, retry_after), message.reason)
+        else:
+            self.stream.finish(message.reason, message.input_tokens, message.output_tokens)
+
+
+def by_slot(requests: list[Request], slots: int, hung: bool) -> tuple[list[Request], list[Request]]:
+    """Those of a lost process' requests, in order, that had a slot and may be the cause; and those that were queued.
+
+    Of one that died, what it said last may be lost. One that hangs has had seconds to say who has a slot, and does so
+    before it works on a prompt.
+    """
+    inside, queued = requests[:slots], requests[slots:]
+    if hung:
+        queued = [request for request in inside if request.stream.timings.started is None] + queued
+        inside = [request for request in inside if request.stream.timings.started is not None]
+    return inside, queued
 
 
 def generate(

@@ -18,8 +18,8 @@ class Timings:
 
     `taken`: the request was accepted. `started`: it has its slot. `first_audio`, `last_audio`: its first and its latest
     piece came. `first_audible`: the listener hears the first sample that is louder than silence; what counts as silence
-    is below 1/128 of full scale, 42 dB down. `underruns` counts how often the audio ran out; the listener then waits
-    for the next piece and plays on from there. `speed` is how fast the listener plays it.
+    is below 1/128 of full scale, 42 dB down. `underruns` counts how often it was heard that the audio ran out; the
+    listener waits for the next piece and plays on from there. `speed` is how fast the listener plays it.
     """
 
     def __init__(self, tally: Tally | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,8 +47,10 @@ class Timings:
         else:
             self._tally.intervals.add(now - self.last_audio)
             if now > self._lasts_until:
-                self.underruns += 1
-                self._tally.underruns += 1
+                # What is late by no more than the silence it begins with only makes a pause longer.
+                if now - self._lasts_until > 2 * leading_quiet(pcm) / (BYTES_PER_SECOND * self.speed):
+                    self.underruns += 1
+                    self._tally.underruns += 1
                 self._lasts_until = now
         if self.first_audible is None and (quiet := leading_quiet(pcm)) < len(pcm) // 2:
             self.first_audible = self._lasts_until + 2 * quiet / (BYTES_PER_SECOND * self.speed)

@@ -148,6 +148,22 @@ async def test_one_of_several_hangs_alone_and_its_queue_moves(launch: Launch, wo
     assert len(workers) == 3
 
 
+async def test_who_came_while_a_process_hung_is_not_the_cause_and_moves_once(launch: Launch, workers: Workers) -> None:
+    engine = await started(launch(device="auto", devices="cpu,cpu", hang_timeout=2.0))
+    first, second = (engine.submit(LONG, "ana") for _ in range(2))
+    assert await anext(first)
+    assert await anext(second)
+    workers[0].send_signal(signal.SIGSTOP)
+    late = engine.submit(LONG, "ana")
+    assert late.timings.started is None
+    assert await asyncio.wait_for(anext(late), PATIENCE)
+    assert await end(first) is GenerationFailed
+    assert vars(engine)["_suspects"].note([]) == []
+    assert vars(vars(engine)["_suspects"])["_seen"] == {}
+    second.cancel()
+    late.cancel()
+
+
 # ---- a fault
 
 
@@ -172,16 +188,17 @@ async def test_a_fault_ends_the_process_at_once_and_every_stream_with_an_error(
     assert len(await heard(engine.submit("Back again.", "ana", SHORT))) == 6 * 4096
 
 
-async def test_who_was_not_heard_may_ask_again_once(launch: Launch, workers: Workers) -> None:
+async def test_who_was_not_heard_may_ask_again_twice(launch: Launch, workers: Workers) -> None:
     engine = await started(launch())
     ends = []
-    for texts in ("Poison.", "Bystander."), ("Poison.", "Another one."):
+    for texts in ("Poison.", "Greeting."), ("Poison.", "Another one."), ("Poison.", "Greeting."):
         workers[-1].send_signal(signal.SIGSTOP)
         streams = [engine.submit(text, "ana") for text in texts]
         workers[-1].kill()
         ends.append([await end(stream) for stream in streams])
         await until(lambda: engine.ready)
-    assert ends == [[EngineUnavailable, EngineUnavailable], [GenerationFailed, EngineUnavailable]]
+        await heard(engine.submit("Greeting.", "ana", SHORT))
+    assert ends == [[EngineUnavailable] * 2, [EngineUnavailable] * 2, [GenerationFailed, EngineUnavailable]]
 
 
 # ---- slots and places

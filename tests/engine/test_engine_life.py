@@ -186,6 +186,22 @@ async def test_a_killed_worker_is_replaced_until_it_has_died_too_often(launch: L
     assert len(workers) == 2
 
 
+async def test_why_a_worker_broke_is_logged_at_every_level(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken.py").write_text("import sys; print('loading', file=sys.stderr)\nraise OSError('no card')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("engine.process.WORKER", "broken")
+    process = await start_worker(EngineConfig(log_format="json"), "in", "out")
+    await asyncio.wait_for(process.wait(), PATIENCE)
+    await asyncio.wait_for(until(lambda: "no card" in caplog.text), PATIENCE)
+    told = [(record.levelname, record.message) for record in caplog.records if record.name == "engine.process"]
+    assert told[0] == ("WARNING", "loading")
+    assert told[1] == ("ERROR", "Traceback (most recent call last):")
+    assert told[-1] == ("ERROR", "OSError: no card")
+    assert {level for level, _ in told[1:]} == {"ERROR"}
+
+
 async def test_a_death_is_noticed_whoever_holds_the_pipes() -> None:
     """As a compiler does that the process had started: it lives on, and has inherited them."""
     script = "import subprocess; print(subprocess.Popen(['sleep', '1000']).pid, flush=True)"

@@ -91,16 +91,25 @@ def generate(text: str, voice: str = "ana", seed: int = 1) -> Generate:
     return Generate(seed, [TextChunk(text, 0.0)], voice, 0.7, 0.95, 0, 1.1, 0, seed, None)
 
 
-def test_the_same_text_at_two_deaths_is_told(clock: Clock) -> None:
+def test_the_same_text_at_three_losses_is_the_cause(clock: Clock) -> None:
     suspects = Suspects(clock)
-    assert suspects.note([generate("Hello."), generate("Other.")]) == [False, False]
-    clock.now += 5
-    told = suspects.note([generate("Hello.", seed=2), generate("New."), generate("Other.", voice="ben")])
+    for seed in range(2):
+        assert suspects.note([generate("Hello.", seed=seed), generate(f"Other {seed}.")]) == [False, False]
+        clock.now += MEMORY_SECONDS - 1
+    told = suspects.note([generate("Hello.", seed=2), generate("New."), generate("Hello.", voice="ben")])
     assert told == [True, False, False]
 
 
-def test_the_same_text_twice_at_one_death_is_not(clock: Clock) -> None:
-    assert Suspects(clock).note([generate("Hello."), generate("Hello.")]) == [False, False]
+def test_a_greeting_that_is_there_at_every_loss_and_heard_in_between_is_not(clock: Clock) -> None:
+    suspects = Suspects(clock)
+    for seed in range(10):
+        told = suspects.note([generate("Thank you for calling.", seed=seed), generate("Poison.")])
+        assert told == [False, seed >= 2]
+        suspects.acquit(generate("Thank you for calling.", seed=100 + seed))
+
+
+def test_the_same_text_thrice_at_one_loss_is_not(clock: Clock) -> None:
+    assert Suspects(clock).note([generate("Hello.")] * 3) == [False] * 3
 
 
 def test_it_is_forgotten_after_some_minutes(clock: Clock) -> None:

@@ -68,6 +68,20 @@ def test_underruns_are_by_the_listeners_clock(
     assert tally.intervals.sum == pytest.approx(arrivals[-1])
 
 
+@pytest.mark.parametrize(("late", "underruns"), [(0.9, 0), (1.1, 1)])
+def test_a_pause_that_only_gets_longer_is_no_underrun(
+    timings: Timings, clock: Clock, late: float, underruns: int
+) -> None:
+    timings.audio(SECOND)
+    clock.now += 1.0 + late
+    timings.audio(QUIET + SECOND)
+    assert timings.underruns == underruns
+    # The listener plays on from there all the same.
+    clock.now += 2.5
+    timings.audio(SECOND)
+    assert timings.underruns == underruns + 1
+
+
 @pytest.mark.parametrize(("speed", "underruns"), [(0.5, 0), (1.0, 1), (2.0, 3)])
 def test_who_listens_faster_needs_it_sooner(timings: Timings, clock: Clock, speed: float, underruns: int) -> None:
     timings.speed = speed
