@@ -96,7 +96,7 @@ class Scheduler:
                 sequence.frames += 1
                 sequence.tokens += 7
             full = sequence.frames >= sequence.current.max_frames
-            spent = sequence.max_tokens is not None and sequence.tokens + 7 > sequence.max_tokens
+            spent = sequence.spent
             if not ended and (full or spent):
                 sequence.cut = sequence.cut or FinishReason.LENGTH
             if spent and not ended:
@@ -116,8 +116,7 @@ class Scheduler:
 
     def again(self, sequence: Sequence) -> bool:
         """Begins the current chunk once more, with other random numbers; False when that was done, or may not be."""
-        spent = sequence.max_tokens is not None and sequence.tokens + 7 > sequence.max_tokens
-        if sequence.repeated or spent:
+        if sequence.repeated or sequence.spent:
             return False
         # What ended the first take says nothing of the second.
         sequence.repeated, sequence.cut = True, sequence.cut_before

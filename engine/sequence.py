@@ -91,6 +91,11 @@ class Sequence:
         return len(self.current.prompt) + 7 * (self.frames + self.flying)
 
     @property
+    def spent(self) -> bool:
+        """Whether the request's own `max_tokens` leave no room for a further frame."""
+        return self.max_tokens is not None and self.tokens + 7 > self.max_tokens
+
+    @property
     def launchable(self) -> bool:
         """Whether a further frame may be needed, whatever those in flight bring."""
         frames, tokens = self.frames + self.flying, self.tokens + 7 * self.flying

@@ -164,7 +164,12 @@ class Worker:
             if silence.trim and self._scheduler.again(sequence):
                 silence.next_chunk()
                 return
-            cut = cut or FinishReason.SILENCE
+            if sequence.spent:
+                # Its own `max_tokens` ended the request before it made a sound: the quiet is what it asked for.
+                self._emit(sequence, silence.kept, at_once=True)
+                silence.heard = True
+            else:
+                cut = cut or FinishReason.SILENCE
         sequence.cut = sequence.cut or cut
         silence.next_chunk()
         if not self._scheduler.next_chunk(sequence):
