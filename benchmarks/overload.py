@@ -42,7 +42,7 @@ PROBE_TOKENS = 28
 WATCH_SECONDS = 12.0
 WORDS = (WHOLE, REFUSED, EXPIRED, CUT, FAILED, GONE)
 GOOD = (WHOLE, REFUSED, EXPIRED)
-OPENAI_CLIENTS = 4
+OPENAI_CLIENTS = 2  # their last tries come after the overload, and must leave room for those who look how it is then
 OPENAI_RETRIES = 8
 
 
