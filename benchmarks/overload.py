@@ -7,9 +7,9 @@ speaks in real time: what is taken then ends soon, and the queue is short. First
 requests is measured, then what all slots together speak in a second; requests then come, evenly at random, `--factor`
 times as often. Every answer is judged: whole to the sample (against the same speech spoken alone), refused with a
 Retry-After and OpenAI's envelope, expired in the queue. Single requests then find out when the time to first audio is
-as before. In the end some of OpenAI's own clients try, with their own retries, against a short overload. On a GPU, `--batch-invariant` makes
-speech comparable; without it use `--loose`. Exit status 1 when a bar is missed. A table for people; the last line is
-one JSON document.
+as before. In the end some of OpenAI's own clients try, with their own retries, against a short overload. On a GPU,
+`--batch-invariant` makes speech comparable; without it use `--loose`. Exit status 1 when a bar is missed. A table for
+people; the last line is one JSON document.
 """
 
 from __future__ import annotations
