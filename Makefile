@@ -45,7 +45,7 @@ test-page: $(VENV)/.page
 
 # A real server for each kind of fault, a few minutes in all.
 faults: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/faults --timeout 600 $(ARGS)
+	$(BIN)/python -m pytest tests/faults tests/engine/test_engine_hang.py --timeout 600 $(ARGS)
 
 # Long: 5,000 generations at 16.
 soak: $(VENV)/.runtime
