@@ -72,6 +72,7 @@ class Proxy:
         try:
             self._wait()
         except BaseException:
+            # This broad because the process would outlive whatever interrupts the wait; it is raised again.
             self.__exit__(None, None, None)
             raise
         return self

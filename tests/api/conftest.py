@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -11,6 +12,7 @@ from engine import Engine, EngineConfig
 from engine.config import DEMO_CHECKPOINT
 from tests.api.fake_engine import FakeEngine, Plan
 from tests.api.live_server import PATIENCE, LiveServer, eventually
+from tests.api.lyre_process import Launcher, Lyre
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +92,18 @@ def any_server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
     server.wait_ready()
     yield server
     server.close()
+
+
+@pytest.fixture
+def lyre(tmp_path: Path) -> Iterator[Launcher]:
+    """Starts the command; whatever still runs after the test is killed."""
+    started: list[Lyre] = []
+
+    def launch(*arguments: str, **environment: str) -> Lyre:
+        started.append(Lyre(tmp_path / f"stderr-{len(started)}", *arguments, **environment))
+        return started[-1]
+
+    yield launch
+    for command in started:
+        command.process.kill()
+        command.process.communicate()

@@ -6,9 +6,8 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +19,7 @@ from engine.config import DEMO_CHECKPOINT
 from tests.api.fake_engine import CHUNK, SPEECH, FakeEngine
 from tests.api.figures import lines
 from tests.api.live_server import BODY, PCM, URL, LiveServer, error_of, eventually
-from tests.api.test_api_serve import Lyre
+from tests.api.lyre_process import Launcher
 
 FIELDS = ["time", "id", "status", "outcome", "finish_reason", "voice", "format", "sse", "chars"]
 FIELDS += ["queue_ms", "ttfa_ms", "audible_ms", "audio_s", "rtf", "underruns", "duration_ms"]
@@ -33,21 +32,6 @@ HOSTILE = [
     "\ud800",
     '"}forged{"',
 ]
-
-
-@pytest.fixture
-def lyre(tmp_path: Path) -> Iterator[Callable[..., Lyre]]:
-    """Starts the command; what still runs after the test is killed."""
-    started: list[Lyre] = []
-
-    def launch(*arguments: str, **environment: str) -> Lyre:
-        started.append(Lyre(tmp_path / f"stderr-{len(started)}", *arguments, **environment))
-        return started[-1]
-
-    yield launch
-    for command in started:
-        command.process.kill()
-        command.process.communicate()
 
 
 def line_of(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
@@ -155,7 +139,7 @@ def send_hostile(url: str) -> None:
                     continue
 
 
-def test_with_json_every_line_is_an_object(lyre: Callable[..., Lyre]) -> None:
+def test_with_json_every_line_is_an_object(lyre: Launcher) -> None:
     server = lyre("serve", "--port", "0", LYRE_LOG_FORMAT="json", LYRE_API_KEYS="secret-key")
     assert eventually(lambda: "try: curl" in server.stderr), server.stderr
     url = re.findall(r"listens on (http://[^ ]+)", server.stderr)[0]
@@ -173,7 +157,7 @@ def test_with_json_every_line_is_an_object(lyre: Callable[..., Lyre]) -> None:
     assert {"time", "level", "logger", "message"} in [set(line) for line in parsed]
 
 
-def test_plain_lines_cannot_be_forged_either(lyre: Callable[..., Lyre]) -> None:
+def test_plain_lines_cannot_be_forged_either(lyre: Launcher) -> None:
     server = lyre("serve", "--port", "0")
     send_hostile(server.url)
     server.process.send_signal(signal.SIGTERM)
@@ -196,7 +180,7 @@ def test_what_an_engine_process_writes_becomes_lines(
     assert record.name == "engine.process"
 
 
-def test_the_metrics_have_a_port_of_their_own(lyre: Callable[..., Lyre]) -> None:
+def test_the_metrics_have_a_port_of_their_own(lyre: Launcher) -> None:
     server = lyre("serve", "--port", "0", LYRE_METRICS_PORT="0")
     assert httpx.post(server.url + URL, json=PCM).status_code == 200
     port = int(re.findall(r"metrics are at port (\d+)", server.stderr)[0])
@@ -213,7 +197,7 @@ def test_the_metrics_have_a_port_of_their_own(lyre: Callable[..., Lyre]) -> None
         httpx.get(page)
 
 
-def test_a_metrics_port_that_is_taken_stops_the_start(lyre: Callable[..., Lyre]) -> None:
+def test_a_metrics_port_that_is_taken_stops_the_start(lyre: Launcher) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = lyre("serve", "--port", "0", "--metrics-port", str(port))

@@ -2,13 +2,10 @@
 
 import contextlib
 import json
-import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,55 +14,7 @@ import pytest
 
 from tests.api.fake_engine import SPEECH
 from tests.api.live_server import BODY, PATIENCE, PCM, URL, error_of, eventually
-
-ROOT = Path(__file__).parents[2]
-Launcher = Callable[..., "Lyre"]
-
-
-class Lyre:
-    """A running `lyre` and all that it has written to stderr."""
-
-    def __init__(self, log: Path, *arguments: str, **environment: str) -> None:
-        self.log = log
-        with log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.api.fake_command", *arguments],
-                cwd=ROOT,
-                env={**os.environ, "COLUMNS": "200", **environment},
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-            )
-
-    @property
-    def stderr(self) -> str:
-        return self.log.read_text()
-
-    @property
-    def url(self) -> str:
-        """The address of a server, once it is ready."""
-        assert eventually(lambda: "try: curl" in self.stderr), self.stderr
-        found = re.search(r"listens on (http://\S+)", self.stderr)
-        assert found
-        return found[1]
-
-    def end(self) -> int:
-        """The exit code."""
-        return self.process.wait(PATIENCE)
-
-
-@pytest.fixture
-def lyre(tmp_path: Path) -> Iterator[Launcher]:
-    """Starts the command; whatever still runs after the test is killed."""
-    started: list[Lyre] = []
-
-    def launch(*arguments: str, **environment: str) -> Lyre:
-        started.append(Lyre(tmp_path / f"stderr-{len(started)}", *arguments, **environment))
-        return started[-1]
-
-    yield launch
-    for command in started:
-        command.process.kill()
-        command.process.communicate()
+from tests.api.lyre_process import ROOT, Launcher
 
 
 def test_serve_speaks_and_ends_on_sigterm(lyre: Launcher) -> None:

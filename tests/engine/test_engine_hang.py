@@ -6,44 +6,21 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from engine import (
-    Engine,
     EngineError,
     EngineOverloaded,
     EngineUnavailable,
     GenerationFailed,
     QueueTimeout,
-    SamplingParams,
     SpeechStream,
 )
+from tests.engine.engines import LONG, PATIENCE, SHORT, Launch, Workers, heard, started, until
 
 pytestmark = pytest.mark.anyio
-
-LONG = "A text that takes a while to say, as it goes on and on. " * 4
-SHORT = SamplingParams(seed=1, max_tokens=42)
-PATIENCE = 60  # seconds until something that should have happened counts as missing
-Workers = list[asyncio.subprocess.Process]
-Launch = Callable[..., Engine]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-async def started(engine: Engine) -> Engine:
-    await asyncio.wait_for(engine.start(), PATIENCE)
-    return engine
-
-
-async def heard(stream: SpeechStream) -> bytes:
-    return b"".join([piece async for piece in stream])
 
 
 async def end(stream: SpeechStream) -> type[EngineError] | None:

@@ -21,27 +21,15 @@ import torch
 from engine import (
     CheckpointError,
     ConfigError,
-    Engine,
     EngineConfig,
     EngineError,
     EngineUnavailable,
     GenerationFailed,
-    SamplingParams,
 )
 from engine.process import ended, start_worker
+from tests.engine.engines import LONG, PATIENCE, SHORT, Launch, Workers, until
 
 pytestmark = pytest.mark.anyio
-
-LONG = "A text that takes a while to say, as it goes on and on. " * 4
-SHORT = SamplingParams(seed=1, max_tokens=42)
-PATIENCE = 60  # seconds until something that should have happened counts as hanging
-Workers = list[asyncio.subprocess.Process]
-Launch = Callable[..., Engine]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 # ---- starting
