@@ -52,7 +52,7 @@ def candidates(part: str, rows: int, fp8: bool) -> Iterator[Any]:
     """What is tried for a part."""
     size = 1 if fp8 and part != "head" else 2
     if part == "attention":
-        splits = {1: (4, 8, 16), 16: (2, 3, 4, 5, 6), 64: (1, 2)}.get(rows, (1,))
+        splits = {1: (4, 8, 16), 16: (2, 3, 4, 5, 6), 64: (1, 2)}.get(rows, (1, 2, 3))
         for split, block, warps, stages in itertools.product(splits, (32, 64, 128), (2, 4, 8), (1, 2, 3)):
             if block >= 8 * warps and not (rows == 1 and (block < 64 or stages > 1)) and block * stages <= 192:
                 yield Attention(split, block, warps, stages)

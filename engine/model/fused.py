@@ -75,7 +75,7 @@ SOME = Plan(
         qkv=Tile(64, 64, 128, 4, 5, lead=3, ahead=256),
         attn_out=Tile(64, 32, 128, 4, 6),
         gate_up=Tile(64, 32, 128, 4, 3),
-        down=Tile(64, 32, 128, 4, 6, ahead=1024),
+        down=Tile(64, 32, 128, 4, 8, lead=3, ahead=1024),
         head=Tile(64, 32, 128, 4, 4),
     ),
     Attention(warps=2),
@@ -87,10 +87,10 @@ PLANS = (ONE, FEW, SOME, MANY)
 ONE_FP8 = Plan(
     1,
     Tiles(
-        qkv=Tile(1, 8, 1024, 4),
-        attn_out=Tile(1, 8, 1024, 4, lead=0, policy="evict_first"),
-        gate_up=Tile(1, 4, 1024, 4, lead=0, policy="evict_first"),
-        down=Tile(1, 4, 2048, 8, lead=0),
+        qkv=Tile(1, 16, 1024, 8, policy="evict_first"),
+        attn_out=Tile(1, 16, 4096, 16, policy="evict_first"),
+        gate_up=Tile(1, 4, 1024, 4, policy="evict_first"),
+        down=Tile(1, 4, 2048, 8, policy="evict_first"),
         head=Tile(1, 8, 1024, 8),
     ),
     Attention(splits=8, block=128, warps=8, stages=1),
@@ -98,10 +98,10 @@ ONE_FP8 = Plan(
 FEW_FP8 = Plan(
     16,
     Tiles(
-        qkv=Tile(16, 32, 256, 4, 4, lead=3, ahead=512),
+        qkv=Tile(16, 32, 256, 4, 6, lead=3, ahead=512),
         attn_out=Tile(16, 32, 128, 2, 6, splits=4, ahead=512),
-        gate_up=Tile(16, 32, 256, 4, 3, lead=0),
-        down=Tile(16, 32, 256, 4, 4, splits=4, ahead=512),
+        gate_up=Tile(16, 32, 128, 2, 8),
+        down=Tile(16, 32, 256, 4, 3, splits=4),
         head=Tile(16, 32, 128, 2, 6),
     ),
     Attention(splits=4, block=32),
@@ -122,12 +122,15 @@ PLANS_FP8 = (ONE_FP8, FEW_FP8, SOME_FP8, MANY)
 CUTS_FP8 = (ONE.attention, FEW.attention, Attention(warps=8), Attention(warps=8))
 
 
-def plans_of(weights: LlamaWeights, keys: Tensor) -> tuple[Plan, ...]:
-    """The plans for weights and keys of these kinds, for ever more rows."""
+def plans_of(weights: LlamaWeights, keys: Tensor, invariant: bool = False) -> tuple[Plan, ...]:
+    """The plans for weights and keys of these kinds, for ever more rows; `invariant`: those of fixed cuts alone."""
     plans = PLANS_FP8 if weights.quantised else PLANS
-    if keys.dtype != torch.float8_e4m3fn:
-        return plans
-    return tuple(replace(plan, attention=cut) for plan, cut in zip(plans, CUTS_FP8, strict=True))
+    if keys.dtype == torch.float8_e4m3fn:
+        plans = tuple(replace(plan, attention=cut) for plan, cut in zip(plans, CUTS_FP8, strict=True))
+    if invariant:
+        return tuple(plan for plan in plans if plan.tiles)
+    # Rows of 8 bits are quicker than tiles that turn every weight to 16.
+    return tuple(plan for plan in plans if plan.tiles is not SOME_FP8.tiles)
 
 
 class FusedStep:

@@ -57,7 +57,7 @@ class GraphLlama:
         self.state = SlotState(slots, device)
         self.batches = _batches(slots)
         early = torch.cuda.get_device_capability(device) >= (9, 0)
-        plans = plans_of(weights, self.keys)
+        plans = plans_of(weights, self.keys, invariant)
         if invariant:
             plans = (_fixed_plan(plans, self.batches[-1]),)
         self.step = FusedStep(
@@ -194,9 +194,9 @@ def supports(shape: LlamaShape) -> bool:
 
 def _fixed_plan(plans: tuple[Plan, ...], rows: int) -> Plan:
     for plan in plans:
-        if plan.tiles is not None and plan.rows >= rows:
+        if plan.rows >= rows:
             return plan
-    most = max(plan.rows for plan in plans if plan.tiles)
+    most = plans[-1].rows
     raise ConfigError("batch_invariant", f"streams can be independent of their batch up to {most} at once, not {rows}")
 
 

@@ -13,6 +13,9 @@ import triton.language as tl
 
 from engine.model.kernels.chain import begin, wait
 
+SHRUNK = tl.constexpr(16.0)
+"""By how much a normed row is made smaller in float16: weights of 8 bits reach 448, and nothing may overflow."""
+
 
 @triton.jit
 def single(  # noqa: C901 - its branches are taken when it is compiled
@@ -48,32 +51,51 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
         square = tl.load(squares + p, mask=p < PARTS, other=0.0)
     if ADD:
         before = tl.load(out + n, mask=n < N, other=0.0)
+    BYTE: tl.constexpr = weight.dtype.element_ty == tl.float8e4nv
+    HALF: tl.constexpr = (PARTS > 0) & BYTE & (x.dtype.element_ty == tl.bfloat16)
+    if HALF:
+        # Of a known size, the row may be float16's: two numbers an instruction, sums of at most four products.
+        norm = tl.rsqrt(tl.sum(square, 0) / K + eps) / SHRUNK
+        x0, x1, x2, x3 = _halved(x0, norm), _halved(x1, norm), _halved(x2, norm), _halved(x3, norm)
     # The weights' type is widened here and not where they are read: until now they need no wait and few registers.
-    total = w0.to(tl.float32) * x0.to(tl.float32)[None, :]
-    second = u0.to(tl.float32) * x0.to(tl.float32)[None, :]
+    total, second = _times(w0, x0, HALF), _times(u0, x0, HALF)
     if K > BK:
-        total += w1.to(tl.float32) * x1.to(tl.float32)[None, :]
-        second += u1.to(tl.float32) * x1.to(tl.float32)[None, :]
+        total += _times(w1, x1, HALF)
+        second += _times(u1, x1, HALF)
     if K > 2 * BK:
-        total += w2.to(tl.float32) * x2.to(tl.float32)[None, :]
-        second += u2.to(tl.float32) * x2.to(tl.float32)[None, :]
+        total += _times(w2, x2, HALF)
+        second += _times(u2, x2, HALF)
     if K > 3 * BK:
-        total += w3.to(tl.float32) * x3.to(tl.float32)[None, :]
-        second += u3.to(tl.float32) * x3.to(tl.float32)[None, :]
-    y = tl.sum(total, 1)
+        total += _times(w3, x3, HALF)
+        second += _times(u3, x3, HALF)
+    y = tl.sum(total.to(tl.float32), 1)
     if scales is not None:
         y *= own
+    scale = SHRUNK
     if PARTS > 0:
-        scale = tl.rsqrt(tl.sum(square, 0) / K + eps)
+        if not HALF:
+            scale = tl.rsqrt(tl.sum(square, 0) / K + eps)
         y *= scale
     if GATED:
-        z = tl.sum(second, 1)
+        z = tl.sum(second.to(tl.float32), 1)
         if scales is not None:
             z *= other
         if PARTS > 0:
             z *= scale
         y = y / (1.0 + tl.exp(-y)) * z
     _stored(y, n, out, before, weight_of_norm, normed, normed_squares, N, ADD)
+
+
+@triton.jit
+def _halved(x, scale):
+    """x times `scale`, float16."""
+    return (x.to(tl.float32) * scale).to(tl.float16)
+
+
+@triton.jit
+def _times(w, x, HALF: tl.constexpr):
+    """The rows w times x, element by element: float16 with HALF, else float32."""
+    return w.to(x.dtype) * x[None, :] if HALF else w.to(tl.float32) * x.to(tl.float32)[None, :]
 
 
 @triton.jit
