@@ -16,17 +16,21 @@ from benchmarks.server import OwnServer, ServerFailed
 class Fleet:
     """A context: entered when all servers are ready, left when their processes have ended."""
 
-    def __init__(self, count: int, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
-        """`arguments` of each `lyre serve`; `environment` is added to this process' own."""
+    def __init__(
+        self, count: int, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None,
+        cores: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
+        """`arguments` of each `lyre serve`; `environment` is added to this process' own; `cores`: one for each."""
         self._arguments, self._environment = arguments, environment
+        self._cores: Sequence[int | None] = cores or [None] * count
         self.ports = [free_port() for _ in range(count)]
         self._servers: list[OwnServer] = []
         self._ends = ExitStack()
 
     def __enter__(self) -> Fleet:
         with ExitStack() as ends:
-            for port in self.ports:
-                self._servers.append(ends.enter_context(self._server(port)))
+            for index in range(len(self.ports)):
+                self._servers.append(ends.enter_context(self._server(index)))
             for server in self._servers:
                 server.wait_ready()
             self._ends = ends.pop_all()
@@ -52,13 +56,14 @@ class Fleet:
 
         After each there is time for the balancer's health checks, as a Deployment's minReadySeconds gives it.
         """
-        for index, port in enumerate(self.ports):
+        for index in range(len(self.ports)):
             status = self._servers[index].drain()
             if status:
                 raise ServerFailed(f"a drained server ended with status {status}")
-            self._servers[index] = self._ends.enter_context(self._server(port))
+            self._servers[index] = self._ends.enter_context(self._server(index))
             self._servers[index].wait_ready()
             time.sleep(SETTLE_SECONDS)
 
-    def _server(self, port: int) -> OwnServer:
-        return OwnServer(["--port", str(port), *self._arguments], environment=self._environment)
+    def _server(self, index: int) -> OwnServer:
+        arguments = ["--port", str(self.ports[index]), *self._arguments]
+        return OwnServer(arguments, environment=self._environment, core=self._cores[index])

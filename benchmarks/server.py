@@ -37,9 +37,14 @@ class OwnServer:
     """A context: entered when the process has been started, left when it has ended."""
 
     def __init__(
-        self, arguments: Sequence[str] = (), module: str = "api", environment: Mapping[str, str] | None = None
-    ) -> None:
-        """`arguments` of `lyre serve`; `module` has the command; `environment` is added to this process' own."""
+        self, arguments: Sequence[str] = (), module: str = "api", environment: Mapping[str, str] | None = None,
+        core: int | None = None,
+    ) -> None:  # fmt: skip
+        """`arguments` of `lyre serve`; `module` has the command; `environment` is added to this process' own.
+
+        `core`: the only one that it and its engine run on.
+        """
+        self._core = core
         self._command = [*PYTHON_MODULE, module, "serve", "--port", "0", *arguments]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         # Wide, so that no line of the log is folded.
@@ -53,6 +58,9 @@ class OwnServer:
         self.began = time.perf_counter()
         self._stages = [("start of the process", self.began)]
         self._process = subprocess.Popen(self._command, stderr=self._log, env=self._environment)
+        if self._core is not None:
+            # Long before it has threads or children, which inherit it.
+            os.sched_setaffinity(self._process.pid, {self._core})
         return self
 
     def __exit__(

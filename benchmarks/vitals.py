@@ -47,11 +47,13 @@ def engines(server: int) -> tuple[int, ...]:
 
 
 def gpu_mib() -> float | None:
-    """Memory in use on all of the machine's GPUs, whoever uses it; None without nvidia-smi."""
+    """Memory in use on the GPUs of CUDA_VISIBLE_DEVICES, or on all, whoever uses it; None without nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return None
     # Not by process: inside a container the driver's process ids are others.
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={named}")
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     numbers = [line.strip() for line in done.stdout.splitlines()]
     return float(sum(map(int, numbers))) if done.returncode == 0 and all(map(str.isdigit, numbers)) else None
