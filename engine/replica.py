@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.assigned import Assigned
 from engine.config import EngineConfig
 from engine.errors import EngineError, EngineUnavailable, GenerationFailed
 from engine.link import ServerLink
@@ -53,30 +54,21 @@ class Replica:
     """
 
     def __init__(
-        self,
-        config: EngineConfig,
-        name: str,
-        on_progress: Callable[[], None],
-        on_heard: Callable[[Request], None],
-        on_loss: Callable[[list[Request], list[Request], str], None],
-        tally: Tally,
-    ) -> None:
-        self.config = config
-        self.name = name
+        self, config: EngineConfig, name: str, on_progress: Callable[[], None], on_heard: Callable[[Request], None],
+        on_loss: Callable[[list[Request], list[Request], str], None], tally: Tally,
+    ) -> None:  # fmt: skip
+        self.config, self.name = config, name
         self.info: ModelInfo | None = None
         self.stage, self.done = "starting", 0.0
         self.hung = False
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.life = asyncio.create_task(self._supervise())
         self.life.add_done_callback(self._ended)
-        self.idle = asyncio.Event()
-        self.idle.set()
-        self._on_progress, self._on_heard, self._on_loss, self._tally = on_progress, on_heard, on_loss, tally
-        self._requests: dict[int, Request] = {}
+        self._on_progress, self._on_loss, self._tally = on_progress, on_loss, tally
+        self._assigned = Assigned(on_heard)
         self._link: ServerLink | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
-        self._mean_seconds = 5.0
         self._watchdog = Watchdog(config.hang_timeout)
         self._lives = Lives()
         self._staged = time.monotonic()
@@ -99,7 +91,12 @@ class Replica:
     @property
     def requests(self) -> int:
         """Requests that it has, in slots and in its queue."""
-        return len(self._requests)
+        return len(self._assigned)
+
+    @property
+    def idle(self) -> asyncio.Event:
+        """Set while it has none."""
+        return self._assigned.idle
 
     @property
     def running(self) -> int:
@@ -124,7 +121,7 @@ class Replica:
     @property
     def retry_after(self) -> float:
         """Seconds until a place should be free, from how long requests have been taking."""
-        return min(30.0, max(1.0, self._mean_seconds * (1 + self.waiting) / self.slots))
+        return self._assigned.retry_after(self.slots)
 
     @property
     def back_in(self) -> float:
@@ -136,14 +133,13 @@ class Replica:
         if self._link is None:
             raise EngineUnavailable("the engine is not ready", retry_after=5.0)
         self._link.send(request.message)
-        if not self._requests:
+        if not self._assigned:
             self._watchdog.rest()
-        self._requests[request.message.request_id] = request
-        self.idle.clear()
+        self._assigned.add(request)
 
     def cancel(self, request_id: int) -> None:
         """Stops a request, if it is one of its own. The slot counts as taken until the process says that it is free."""
-        if request_id in self._requests and self._link is not None:
+        if request_id in self._assigned and self._link is not None:
             with contextlib.suppress(EngineUnavailable):
                 self._link.send(Cancel(request_id))
 
@@ -248,14 +244,13 @@ class Replica:
     def _note(self, message: FromEngine, link: ServerLink) -> None:
         match message:
             case Audio():
-                self._hear(message)
+                self._assigned.hear(message)
             case Stepped():
                 self._tally.step(message.streams, message.seconds)
             case Started():
-                if request := self._requests.get(message.request_id):
-                    request.stream.begin()
+                self._assigned.begin(message.request_id)
             case Finished() | Failed():
-                self._finish(message)
+                self._assigned.finish(message, self.slots, self.config.queue_timeout)
             case Loading():
                 self.stage, self.done, self._staged = message.stage, message.done, time.monotonic()
                 self._on_progress()
@@ -292,33 +287,13 @@ class Replica:
     @property
     def _busy(self) -> bool:
         """Whether it owes a word: it has requests, or loads again. Who starts the server watches the first load."""
-        return self.started.done() if self._link is None else bool(self._requests)
-
-    # ---- its requests
-
-    def _hear(self, message: Audio) -> None:
-        if request := self._requests.get(message.request_id):
-            if not request.stream.audio_seconds:
-                self._on_heard(request)
-            request.stream.feed(message.pcm, message.tokens)
-
-    def _finish(self, message: Finished | Failed) -> None:
-        request = self._requests.pop(message.request_id, None)
-        if request is None:
-            return
-        request.end(message, self.config.queue_timeout, self.retry_after)
-        if isinstance(message, Finished) and message.reason != "expired":
-            self._mean_seconds = 0.9 * self._mean_seconds + 0.1 * request.stream.age
-        if not self._requests:
-            self.idle.set()
+        return self.started.done() if self._link is None else bool(self._assigned)
 
     def _lose_requests(self, why: str) -> None:
         """The process is gone. Whose audio has begun breaks off; of all others the engine decides."""
         self._lives.lost()
-        inside, queued = by_slot(list(self._requests.values()), self.slots, self.hung)
-        self._requests.clear()
+        inside, queued = by_slot(self._assigned.lose(), self.slots, self.hung)
         unheard = [request for request in inside if not request.stream.audio_seconds]
         self._on_loss(unheard, [request for request in queued if request.stream.finish_reason is None], why)
         for request in inside:
             request.stream.fail(GenerationFailed(why))
-        self.idle.set()
