@@ -98,13 +98,13 @@ def written(tmp_path: Path, rows: list[dict[str, Any]], **more: Any) -> str:
 def test_shipped_curves_are_read_and_tell_their_source() -> None:
     assert shipped_curves() == ["h200"]
     curve = read_curve("h200", 5.0)
-    assert [point.streams for point in curve.points] == [1, 16, 256]
-    assert "9b5f14c" in curve.source
+    assert [point.streams for point in curve.points] == [1, 16, 64, 128, 256, 320, 400]
+    assert "7926865" in curve.source
     # The row of texts that are spoken for about as long; for short ones another.
-    assert curve.points[1].factor == 0.185
-    assert read_curve("h200", 1.0).points[1].factor == 0.225
-    # Who underran at 256 had to wait for 9.1 ms.
-    assert (curve.most_streams(0.02), curve.most_streams(0.005)) == (256, 16)
+    assert curve.points[1].factor == 0.182
+    assert read_curve("h200", 1.0).points[1].factor == 0.222
+    # Who underran at 400 had to wait for 101.5 ms.
+    assert (curve.most_streams(0.02), curve.most_streams(0.11)) == (320, 400)
 
 
 def test_what_bench_writes_is_read(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_the_command_answers_people_and_machines() -> None:
     assert "NVIDIA H200" in table.output
     assert "an hour of audio" in table.output
     document = json.loads(plan("--streams", "100", "--ttfa", "150", "--gpu-hour-price", "3", "--json").output)
-    assert document["slots_a_pod"] == 256
+    assert document["slots_a_pod"] == 320
     assert document["rows"][0]["gpus"] == 2
     assert document["rows"][0]["cost_per_audio_hour"] == pytest.approx(0.06)
 
@@ -190,7 +190,7 @@ def test_calls_a_minute_are_callers_by_littles_law() -> None:
         ([], "--streams"),
         (["--streams", "10", "--calls-per-minute", "3"], "--streams"),
         (["--streams", "10", "--ttfa", "40"], "single stream"),
-        (["--streams", "10", "--slots", "300"], "not measured"),
+        (["--streams", "10", "--slots", "500"], "not measured"),
         (["--streams", "10", "--curve", "b200"], "h200"),
         (["--streams", "10", "--spare", "16"], "--spare"),
     ],
