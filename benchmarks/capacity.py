@@ -61,7 +61,7 @@ def measured_curve(url: str, duration: float) -> tuple[Curve, Measured]:
         outcome.settled_from = share.begin_at + 2.0
         if outcome.errors:
             raise SystemExit(f"{count} callers: {next(iter(outcome.errors))}")
-        row = asdict(summary("medium", str(count), outcome, duration))
+        row = asdict(summary("4 s", str(count), outcome, duration))
         rows.append({**row, "audio_per_s": row["audio_per_s"] / SERVERS})
         lengths += [one.audio for one in outcome.heard if one.whole]
     print_table(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 import rich_click as click
@@ -15,15 +16,32 @@ from rich.table import Table
 from api.plan.curve import Curve, CurveError, read_curve
 from api.plan.sizing import CannotPlan, Demand, Sized, Supply, size
 
-_POSITIVE = click.FloatRange(min=0, min_open=True)
-_SHARE = click.FloatRange(0, 1)
+FAR = 2.0
+"""From so many times longer or shorter requests on it is said that a curve's rows are of others."""
+
+
+class _Finite(click.FloatRange):
+    """Neither nan nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+_POSITIVE = _Finite(min=0, max=1e9, min_open=True)
+_SHARE = _Finite(0, 1)
+_NOT_NEGATIVE = _Finite(0)
 
 
 @click.command("plan")
-@click.option("--streams", type=click.IntRange(1), multiple=True, help="callers at once; may be given several times")
+@click.option(
+    "--streams", type=click.IntRange(1, 10**9), multiple=True, help="callers at once; may be given several times"
+)
 @click.option("--calls-per-minute", type=_POSITIVE, help="instead of --streams: calls that begin in a minute, ...")
 @click.option("--call-minutes", type=_POSITIVE, default=3.0, show_default=True, help="... and how long they last")
-@click.option("--listening", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+@click.option("--listening", type=_Finite(0, 1, min_open=True), default=1.0, show_default=True,
               help="share of its call in which a caller is spoken to; on the phone 0.3 to 0.5")  # fmt: skip
 @click.option(
     "--ttfa", type=_POSITIVE, default=200.0, show_default=True, help="ms to the first audio, 95 % of requests"
@@ -33,15 +51,17 @@ _SHARE = click.FloatRange(0, 1)
 @click.option("--curve", default="h200", show_default=True, help="a shipped curve, or a file of `lyre bench --out`")
 @click.option("--slots", type=click.IntRange(1), help="streams at once of a pod [default: most that play in real time]")
 @click.option("--queue", type=click.IntRange(0), help="queue places of a pod [default: a quarter of its slots]")
-@click.option("--patience", type=click.FloatRange(0), default=3.0, show_default=True, help="seconds to wait for a slot")
-@click.option("--buffer", type=click.FloatRange(0), default=20.0, show_default=True,
+@click.option("--patience", type=_NOT_NEGATIVE, default=3.0, show_default=True, help="seconds to wait for a slot")
+@click.option("--buffer", type=_NOT_NEGATIVE, default=20.0, show_default=True,
               help="ms of speech that players hold back, which covers shorter waits")  # fmt: skip
-@click.option("--cell", type=click.IntRange(2), default=16, show_default=True, help="pods behind one balancer, at most")
+@click.option(
+    "--cell", type=click.IntRange(2, 64), default=16, show_default=True, help="pods behind one balancer, at most"
+)
 @click.option("--spare", type=click.IntRange(0), default=1, show_default=True, help="pods a cell may lose or update")
 @click.option(
     "--gpus-a-pod", type=click.IntRange(1), default=1, show_default=True, help="that the curve was measured on"
 )
-@click.option("--gpu-hour-price", type=click.FloatRange(0), help="in any currency: tells the price of an hour of audio")
+@click.option("--gpu-hour-price", type=_NOT_NEGATIVE, help="in any currency: tells the price of an hour of audio")
 @click.option("--seed", type=int, default=0, show_default=True, help="of the simulation")
 @click.option("--json", "as_json", is_flag=True, help="one JSON document instead of a table")
 def plan_command(streams: Sequence[int], calls_per_minute: float | None, as_json: bool, **given: Any) -> None:
@@ -60,11 +80,13 @@ def plan_command(streams: Sequence[int], calls_per_minute: float | None, as_json
         sized = [size(curve, _demand(count, given), supply) for count in callers]
     except (CurveError, CannotPlan) as error:
         raise click.UsageError(str(error)) from None
-    about = {"curve": curve.name, "source": curve.source, "slots_a_pod": supply.slots, **given}
+    notes = _notes(curve, supply.slots, given["utterance"])
     if as_json:
-        print(json.dumps({**about, "rows": [asdict(one) for one in sized]}))
+        about = {**given, "curve": curve.name, "source": curve.source, "slots_a_pod": supply.slots}
+        rows = [asdict(one) for one in sized]
+        print(json.dumps({**about, "queue": supply.queue, "notes": notes, "rows": rows}))
     else:
-        _print(curve, supply, sized, given)
+        _print(curve, supply, sized, given, notes)
 
 
 def _supply(curve: Curve, given: dict[str, Any]) -> Supply:
@@ -91,9 +113,17 @@ def _demand(callers: float, given: dict[str, Any]) -> Demand:
     return Demand(callers, given["listening"], given["utterance"], given["ttfa"] / 1000, given["rejected"])
 
 
-def _print(curve: Curve, supply: Supply, sized: Sequence[Sized], given: dict[str, Any]) -> None:
-    # Wide, whatever the terminal: a folded figure is no figure. A pipe gets the same lines.
-    console = Console(width=200, highlight=False)
+def _notes(curve: Curve, slots: int, utterance: float) -> list[str]:
+    """What of the curve was measured otherwise than it is asked about."""
+    points = [point for point in curve.points if point.streams <= slots]
+    other = [point for point in points if not 1 / FAR <= utterance / point.seconds <= FAR]
+    lengths = ", ".join(f"{point.streams} ({point.seconds:g} s)" for point in other)
+    return [f"requests of other lengths were measured at {lengths} streams"] if other else []
+
+
+def _print(curve: Curve, supply: Supply, sized: Sequence[Sized], given: dict[str, Any], notes: Sequence[str]) -> None:
+    # Wide, whatever the terminal: a folded figure is no figure. A pipe gets the same lines. A name is no markup.
+    console = Console(width=200, highlight=False, markup=False)
     console.print(f"{curve.name}\n{curve.source}", style="dim")
     console.print(
         f"{supply.slots} streams at once and {supply.queue} waiting a pod, {given['utterance']:g} s of speech a "
@@ -106,6 +136,8 @@ def _print(curve: Curve, supply: Supply, sized: Sequence[Sized], given: dict[str
     for row in rows:
         table.add_row(*row.values())
     console.print(table)
+    for note in notes:
+        console.print(f"note: {note}")
 
 
 def _cells(one: Sized) -> dict[str, str]:

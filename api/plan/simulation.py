@@ -100,9 +100,9 @@ class _Pod:
     """A heap: served when it ends, when it began, its seconds, whether it counts."""
 
 
-def simulate(group: Group, rate: float, lengths: Lengths, arrivals: int, seed: int = 0) -> Seen:
-    """`arrivals` at `rate` a second."""
-    return _Run(group, rate, lengths, random.Random(seed)).run(arrivals)
+def simulate(group: Group, rate: float, lengths: Lengths, arrivals: int, seed: int = 0, crowded: bool = False) -> Seen:
+    """`arrivals` at `rate` a second; `crowded`: they find every slot taken at first, as after a crowd."""
+    return _Run(group, rate, lengths, random.Random(seed)).run(arrivals, crowded)
 
 
 class _Run:
@@ -114,9 +114,9 @@ class _Run:
         self._seen = Seen()
         self._running, self._area, self._area_since, self._counting_from = 0, 0.0, 0.0, inf
 
-    def run(self, arrivals: int) -> Seen:
+    def run(self, arrivals: int, crowded: bool) -> Seen:
         """Ends when the last arrival has come; who then still speaks is in no factor."""
-        self._fill()
+        self._fill(crowded)
         now, warm = 0.0, int(WARM_SHARE * arrivals)
         for number in range(arrivals):
             now += self._chance.expovariate(self._rate)
@@ -128,10 +128,14 @@ class _Run:
         self._seen.busy = self._area / max(1e-9, now - self._counting_from)
         return self._seen
 
-    def _fill(self) -> None:
-        """Begin with as many streams as the group has on average, each somewhere in its speech."""
+    def _fill(self, crowded: bool) -> None:
+        """Begin with the fewest streams that make as much speech as is asked for, each somewhere in its speech.
+
+        More may make as much again, where a pod makes less with more streams: see `crowded`.
+        """
         wanted, slots = self._rate * self._lengths.mean / self._group.pods, self._group.slots
-        level = next((n for n in range(slots + 1) if n / self._group.factors[n] >= wanted), slots)
+        enough = (n for n in range(slots + 1) if n / self._group.factors[n] >= wanted)
+        level = slots if crowded else next(enough, slots)
         # Whoever looks in finds a speech in proportion to its length, anywhere in it.
         sample = [self._lengths.draw(self._chance) for _ in range(1000)]
         for pod in range(self._group.pods):

@@ -19,6 +19,8 @@ MOST_BUSY = 0.9
 """Of the speech that full slots make in a second. Nearer to it queues grow for minutes, and no curve is that exact."""
 LEAST_ROUNDS = 1.5
 """Every slot of a group is taken at least so often in a simulation."""
+CROWDED_ROUNDS = 6.0
+"""The same of one that begins with a crowd, which has to be gone before the arrivals count."""
 
 
 class CannotPlan(Exception):
@@ -97,39 +99,55 @@ def size(curve: Curve, demand: Demand, supply: Supply) -> Sized:
     alone = firsts[1][1]
     if alone > demand.first:
         raise CannotPlan(
-            f"the first audio takes {1000 * alone:.0f} ms (p95) for a single stream already: "
-            f"no number of pods makes that {1000 * demand.first:.0f} ms"
+            f"the first audio takes {1000 * alone:.4g} ms (p95) already for the fewest streams that were measured: "
+            f"no number of pods makes that {1000 * demand.first:.4g} ms"
         )
     one = Group(1, slots, factors, firsts, supply.queue, supply.patience)
 
-    def group(pods: int) -> Group:
-        return replace(one, pods=pods, queue=pods * supply.queue)
+    def seen(pods: int, cells: int, crowded: bool = False) -> Seen:
+        arrivals = max(ARRIVALS, ceil((CROWDED_ROUNDS if crowded else LEAST_ROUNDS) * pods * slots))
+        group, lengths = replace(one, pods=pods, queue=pods * supply.queue), Exponential(demand.utterance)
+        return simulate(group, demand.rate / cells, lengths, arrivals, supply.seed, crowded)
 
-    def seen(pods: int, cells: int) -> Seen:
-        arrivals = max(ARRIVALS, ceil(LEAST_ROUNDS * pods * slots))
-        return simulate(group(pods), demand.rate / cells, Exponential(demand.utterance), arrivals, supply.seed)
-
-    def kept(met: Seen) -> bool:
-        return met.rejected_share <= demand.rejected and quantile(met.firsts, 0.95) <= demand.first
+    def kept(pods: int, cells: int) -> bool:
+        # Where a pod makes less speech with more streams it may stay crowded once it is: promises hold then, too.
+        return all(_keeps(demand, seen(pods, cells, crowded)) for crowded in (False, True))
 
     # A pod of so many streams keeps the promise when nothing fluctuates: where the search begins.
     steady = max(n for n in range(1, slots + 1) if firsts[n][1] <= demand.first)
     guess = max(1, ceil(demand.playing * factors[steady] / steady))
     floor = max(1, ceil(demand.playing * factors[slots] / slots / MOST_BUSY))
     largest, cells = supply.cell - supply.spare, 1
-    if floor > largest or (guess > largest and not kept(seen(largest, 1))):
-        cells = _fewest(lambda cells: kept(seen(largest, cells)), ceil(guess / largest), ceil(floor / largest))
+    if floor > largest or not kept(largest, 1):
+        # With less than a stream in every second cell there is nobody left who could be in another's way.
+        most = max(2 * ceil(demand.playing), ceil(floor / largest))
+        cells = _fewest(lambda cells: kept(largest, cells), ceil(guess / largest), ceil(floor / largest), most)
     share = [max(1, min(largest, ceil(pods / cells))) for pods in (guess, floor)]
-    pods = _fewest(lambda pods: pods == largest or kept(seen(pods, cells)), *share)
-    return _sized(demand, supply, pods, cells, seen(pods, cells))
+    pods = _fewest(lambda pods: pods == largest or kept(pods, cells), *share, largest)
+    return _sized(
+        demand, supply, pods, cells, max((seen(pods, cells, crowded) for crowded in (False, True)), key=_late)
+    )
 
 
-def _fewest(enough: Callable[[int], bool], guess: int, floor: int) -> int:
-    """The smallest number, at least `floor`, that is enough: searched around `guess`, within 1 % of large ones."""
-    low, high = floor - 1, max(guess, floor)
+def _keeps(demand: Demand, met: Seen) -> bool:
+    return met.rejected_share <= demand.rejected and _late(met) <= demand.first
+
+
+def _late(met: Seen) -> float:
+    return quantile(met.firsts, 0.95)
+
+
+def _fewest(enough: Callable[[int], bool], guess: int, floor: int, most: int) -> int:
+    """The smallest number, at least `floor`, that is enough: searched around `guess`, within 1 % of large ones.
+
+    CannotPlan when `most` is not enough.
+    """
+    low, high = floor - 1, min(max(guess, floor), most)
     step = max(1, high // 50)
     while not enough(high):
-        low, high, step = high, high + step, 2 * step
+        if high == most:
+            raise CannotPlan("the promise is so near to what a lone stream takes that no number of pods keeps it")
+        low, high, step = high, min(high + step, most), 2 * step
     while high - low > max(1, high // 100):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

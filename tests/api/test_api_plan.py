@@ -1,6 +1,7 @@
 """`lyre plan`: the simulation against closed forms of queueing theory, the curves it reads, and what it says."""
 
 import json
+from dataclasses import replace
 from math import exp, factorial, inf
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from api.__main__ import main
 from api.plan.curve import CurveError, read_curve, shipped_curves
-from api.plan.simulation import Exponential, Group, Measured, quantile, simulate
+from api.plan.simulation import Exponential, Group, Measured, Seen, quantile, simulate
 from api.plan.sizing import Demand, Supply, size
 
 NO_FIRST = (0.0, 0.0, 0.0)
@@ -129,24 +130,87 @@ def test_a_file_that_is_no_curve_is_refused(tmp_path: Path, content: str) -> Non
         read_curve(str(path), 5.0)
 
 
-def test_a_row_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"ttfa_p95": 40.0}, {"ttfa_p50": float("nan")}, {"ttfa_p50": -5.0}, {"rtf_p50": 0.0}, {"ttfa_p99": inf}]
+)
+def test_a_row_that_contradicts_itself_is_refused(tmp_path: Path, wrong: dict[str, float]) -> None:
     with pytest.raises(CurveError, match="contradicts"):
-        read_curve(written(tmp_path, [row("4", ttfa_p95=40.0)]), 5.0)
+        read_curve(written(tmp_path, [row("4", **wrong)]), 5.0)
+
+
+def test_what_a_benchmark_prints_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "printed.txt"
+    path.write_text("text  load\nmedium  1\n" + json.dumps({"commit": "abc", "rows": [row("1")]}) + "\n")
+    assert read_curve(str(path), 5.0).points[0].factor == 0.2
+
+
+def test_only_streams_that_were_kept_busy_tell_what_they_got(tmp_path: Path) -> None:
+    rows = [row("4", audio_per_s=10.0), row("8", "10 s", audio_per_s=10.0)]
+    assert [point.factor for point in read_curve(written(tmp_path, rows), 5.0).points] == [0.2, 0.8]
+
+
+def test_the_most_streams_are_those_before_the_first_gap(tmp_path: Path) -> None:
+    rows = [row("1"), row("4", underrunning=0.5, worst_wait=300.0), row("8")]
+    assert read_curve(written(tmp_path, rows), 5.0).most_streams(0.02) == 1
 
 
 # ---- fleets
 
 
-def test_the_fleet_keeps_its_promises_without_its_spare_pod_and_one_less_does_not() -> None:
-    curve, demand = read_curve("h200", 5.0), Demand(300, 1.0, 5.0, 0.2, 0.001)
-    sized = size(curve, demand, Supply(slots=16, queue=4, patience=3.0))
-    assert sized.first_p95 <= 0.2
-    assert sized.rejected_share <= 0.001
-    factors, firsts = curve.factors(16), curve.firsts(16)
-    # A pod makes 86 seconds of speech a second when it is full: three of them cannot be enough for 300 listeners.
-    assert sized.pods == 1 + 4
-    met = simulate(Group(3, 16, factors, firsts, 12, 3.0), demand.rate, Exponential(5.0), 12_000)
-    assert met.rejected_share > 0.001
+CURVE = read_curve("h200", 5.0)
+
+
+def simulated(pods: int, supply: Supply, demand: Demand, cells: int = 1, crowded: bool = False) -> Seen:
+    """A cell's arrivals, longer and with another seed than the search has them."""
+    group = Group(pods, supply.slots, CURVE.factors(supply.slots), CURVE.firsts(supply.slots), 0)
+    group = replace(group, queue=pods * supply.queue, patience=supply.patience)
+    return simulate(group, demand.rate / cells, Exponential(demand.utterance), 30_000, 7, crowded)
+
+
+@pytest.mark.parametrize(
+    ("callers", "first", "queue", "cell", "fleet"),
+    [
+        (75, 0.2, 4, 2, (2, 1)),  # one pod of a cell would do for the speech, but refuses some
+        (75, 0.2, 0, 16, (1, 2)),
+        (100, 0.045, 4, 16, None),  # the promise of the first audio decides
+    ],
+)
+def test_a_fleet_keeps_its_promises_without_its_spare_pod_and_a_smaller_one_does_not(
+    callers: int, first: float, queue: int, cell: int, fleet: tuple[int, int] | None
+) -> None:
+    demand, supply = Demand(callers, 1.0, 5.0, first, 0.001), Supply(slots=16, queue=queue, patience=3.0, cell=cell)
+    sized = size(CURVE, demand, supply)
+    cells, pods = sized.cells, sized.pods_a_cell - 1
+    assert fleet is None or (cells, pods) == fleet
+    met = simulated(pods, supply, demand, cells)
+    assert met.rejected_share <= 0.0015
+    assert quantile(met.firsts, 0.95) <= 1.03 * first
+    fewer = (pods - 1, cells) if pods > 1 else (pods, cells - 1)
+    less = simulated(fewer[0], supply, demand, fewer[1])
+    assert less.rejected_share > 0.001 or quantile(less.firsts, 0.95) > first
+
+
+def test_a_fleet_that_was_crowded_keeps_its_promises_too(tmp_path: Path) -> None:
+    # A pod makes 200 seconds of speech a second with 20 streams, 80 with 60, 125 with 100: 100 with 10 or with 77.
+    shape = {1: (0.1, 50.0), 20: (0.1, 50.0), 60: (0.75, 500.0), 100: (0.8, 500.0)}
+    rows = [
+        row(str(n), rtf_p50=factor, ttfa_p50=first, ttfa_p95=first, ttfa_p99=first)
+        for n, (factor, first) in shape.items()
+    ]
+    curve = read_curve(written(tmp_path, rows), 4.3)
+    group = Group(1, 100, curve.factors(100), curve.firsts(100), 25)
+    for crowded, busy in ((False, 10), (True, 77)):
+        assert simulate(group, 100 / 4.3, Exponential(4.3), 8_000, 0, crowded).busy == pytest.approx(busy, rel=0.15)
+    sized = size(curve, Demand(100, 1.0, 4.3, 0.2, 0.001), Supply(slots=100, queue=25, patience=3.0, spare=0))
+    assert (sized.pods, sized.busy_share < 0.2) == (2, True)
+
+
+def test_the_first_audio_comes_after_the_wait() -> None:
+    seen = simulate(Group(1, 2, [1.0] * 3, [(0.1, 0.1, 0.1)] * 3, 10), 1.9, Exponential(1.0), 4_000)
+    assert max(seen.waits) > 0.5
+    assert [first - wait for first, wait in zip(seen.firsts, seen.waits, strict=True)] == pytest.approx(
+        [0.1] * len(seen.waits)
+    )
 
 
 def test_large_fleets_are_cells_and_every_number_grows() -> None:
@@ -173,8 +237,32 @@ def test_the_command_answers_people_and_machines() -> None:
     assert "an hour of audio" in table.output
     document = json.loads(plan("--streams", "100", "--ttfa", "150", "--gpu-hour-price", "3", "--json").output)
     assert document["slots_a_pod"] == 320
+    assert document["queue"] == 80
+    assert "one NVIDIA H200" in document["curve"]
     assert document["rows"][0]["gpus"] == 2
     assert document["rows"][0]["cost_per_audio_hour"] == pytest.approx(0.06)
+
+
+def test_how_pods_are_run_is_taken_from_the_flags() -> None:
+    flags = ("--streams", "44", "--slots", "16", "--gpus-a-pod", "2", "--spare", "0", "--json")
+    two, none = (json.loads(plan(*flags, *more).output)["rows"][0] for more in ((), ("--queue", "0")))
+    assert two["gpus"] == 2 * two["pods"]
+    assert none["pods"] > two["pods"]
+    crowded = ("--streams", "24", "--slots", "4", "--spare", "0", "--rejected", "1", "--ttfa", "9000")
+    waits = [json.loads(plan(*crowded, "--patience", s, "--json").output)["rows"][0]["first_p95"] for s in ("0", "3")]
+    assert waits[0] < waits[1]
+
+
+def test_lengths_that_were_not_measured_are_noted() -> None:
+    assert "64 (10 s)" in plan("--streams", "10", "--utterance", "1").output
+    assert json.loads(plan("--streams", "10", "--json").output)["notes"] == []
+
+
+def test_a_name_is_no_markup(tmp_path: Path) -> None:
+    path = written(tmp_path, [row("1"), row("4")], name="[/nope] of [bold]mine")
+    result = plan("--streams", "4", "--curve", path)
+    assert result.exit_code == 0, result.output
+    assert "[/nope] of [bold]mine" in result.output
 
 
 def test_calls_a_minute_are_callers_by_littles_law() -> None:
@@ -189,7 +277,11 @@ def test_calls_a_minute_are_callers_by_littles_law() -> None:
     [
         ([], "--streams"),
         (["--streams", "10", "--calls-per-minute", "3"], "--streams"),
-        (["--streams", "10", "--ttfa", "40"], "single stream"),
+        (["--streams", "10", "--ttfa", "41"], "41.2 ms"),
+        (["--streams", "1000", "--ttfa", "41.2", "--seed", "1"], "no number of pods"),
+        (["--streams", "10", "--ttfa", "nan"], "finite"),
+        (["--streams", "10", "--patience", "inf"], "finite"),
+        (["--calls-per-minute", "1e300"], "--calls-per-minute"),
         (["--streams", "10", "--slots", "500"], "not measured"),
         (["--streams", "10", "--curve", "b200"], "h200"),
         (["--streams", "10", "--spare", "16"], "--spare"),
