@@ -122,8 +122,8 @@ def size(curve: Curve, demand: Demand, supply: Supply) -> Sized:
         # With less than a stream in every second cell there is nobody left who could be in another's way.
         most = max(2 * ceil(demand.playing), ceil(floor / largest))
         cells = _fewest(lambda cells: kept(largest, cells), ceil(guess / largest), ceil(floor / largest), most)
-    share = [max(1, min(largest, ceil(pods / cells))) for pods in (guess, floor)]
-    pods = _fewest(lambda pods: pods == largest or kept(pods, cells), *share, largest)
+    guess, floor = (max(1, min(largest, ceil(pods / cells))) for pods in (guess, floor))
+    pods = _fewest(lambda pods: pods == largest or kept(pods, cells), guess, floor, largest)
     return _sized(
         demand, supply, pods, cells, max((seen(pods, cells, crowded) for crowded in (False, True)), key=_late)
     )
