@@ -33,8 +33,3 @@ def window(start: int, count: int, lag: int, total: int | None = None) -> Window
 def flush_frames(lag: int) -> int:
     """How many empty frames push the last real sample out."""
     return ceil(lag / SAMPLES_PER_FRAME)
-
-
-def frames_until_audio(lag: int) -> int:
-    """How many frames must be generated before the first sample can be sent."""
-    return lag // SAMPLES_PER_FRAME + 1
