@@ -32,7 +32,8 @@ class Tiles:
     head: Tile
 
     def __post_init__(self) -> None:
-        # Attention reads positions and old keys before it waits: it may only start once qkv's own wait is over.
+        # Attention reads positions and old keys before it waits, the draw the streams' state: they may only start once
+        # the wait of a layer's qkv is over.
         assert self.qkv.lead > 0
 
 

@@ -18,7 +18,7 @@ from engine.model.flight import Flight
 from engine.model.fused import FusedStep, Plan, plans_of
 from engine.model.kernels.rope import turn_and_keep
 from engine.model.kernels.sampling import draw, enter
-from engine.model.library import finish, project
+from engine.model.prompts import FEW_TOKENS, few_tokens, many_tokens
 from engine.model.rope import rope_tables
 from engine.model.slots import SlotState
 from engine.model.weights import LlamaShape, LlamaWeights
@@ -159,19 +159,24 @@ class GraphLlama:
     @torch.inference_mode()
     def prompt(self, count: int, size: int) -> None:
         """Keys and values of `count` prompts of `size` ids; what pads a shorter one is overwritten later."""
-        shape, step = self.shape, self.step
-        x = self.weights.embed[self._ids[: count * size]]
+        shape, weights, step = self.shape, self.weights, self.step
         heads = shape.heads + 2 * shape.kv_heads
-        qkv = x.new_empty(count * size, heads * shape.head_dim)
-        for i, layer in enumerate(self.weights.layers):
-            project(x, layer, shape.eps, qkv)
+
+        def keep(i: int, qkv: Tensor) -> None:
             turn_and_keep(qkv, self.keys[i], self.values[i], self._slots[:count], step.cos, step.sin)
-            if i + 1 == shape.layers:
-                return  # nothing reads the last layer's output
+
+        def attend(qkv: Tensor) -> Tensor:
             q, k, v = qkv.view(count, size, heads, shape.head_dim).transpose(1, 2).split(
                 (shape.heads, shape.kv_heads, shape.kv_heads), dim=1
             )  # fmt: skip
-            finish(x, step.attention.prefill(q, k, v).flatten(0, 1), layer, shape.eps)
+            return step.attention.prefill(q, k, v).flatten(0, 1)
+
+        x = weights.embed[self._ids[: count * size]]
+        # With weights of 8 bits all prompts' rows have 8 bits, so that a prompt's keys do not depend on its company.
+        if count * size <= FEW_TOKENS and not weights.quantised:
+            few_tokens(x, weights, shape, keep, attend, step.early)
+        else:
+            many_tokens(x, weights, shape, keep, attend)
 
     def _frame_graph(self, count: int) -> torch.cuda.CUDAGraph:
         if count not in self._frames:

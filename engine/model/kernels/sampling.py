@@ -154,8 +154,11 @@ def _lowest(ranks, end_rank, bound):
 
 
 @triton.jit
-def _lowest_kept(ranks, end_rank, weights, end_weight, top_k, top_p, CODES: tl.constexpr):
-    """The rank of the last that is among the k best and in the nucleus of mass p, which is taken among the k best."""
+def _lowest_kept(ranks, end_rank, weights, end_weight, best, top_k, top_p, CODES: tl.constexpr):
+    """The rank of the last that is among the k best and in the nucleus of mass p, which is taken among the k best.
+
+    Weights are relative to that of a logit `best`.
+    """
     low = tl.minimum(tl.min(ranks, 0), end_rank).to(tl.int64)
     high = tl.maximum(tl.max(ranks, 0), end_rank).to(tl.int64)
     total = tl.sum(weights, 0) + end_weight
@@ -171,6 +174,9 @@ def _lowest_kept(ranks, end_rank, weights, end_weight, top_k, top_p, CODES: tl.c
         )
         total = above + (top_k.to(tl.float64) - counted) * tied
     if top_p < 1.0:
+        # All together, those that weigh so little are too light to reach below the nucleus: fewer ranks to look among.
+        light = best + tl.log((1.0 - top_p) * total / (CODES + 1)).to(tl.float32) - 0.01 - tl.abs(best) * 1e-6
+        low = tl.minimum(tl.maximum(low, _ordered(light).to(tl.int64)), high)
         low = _bisect(ranks, end_rank, weights, end_weight, low, high, top_p * total)
     return low
 
@@ -184,9 +190,11 @@ def _draw(
 ):  # fmt: skip
     begin(EARLY)
     row = tl.program_id(0)
-    wait(EARLY)
+    # A stream's state is the last draw's, a whole step ago: the product that makes the logits is let in when all before
+    # the last layer's q, k and v is written. Only the logits are waited for.
     slot = tl.load(rows + row).to(tl.int64)
     if slot < 0:
+        wait(EARLY)
         return
     frame = tl.load(frames + slot)
     step = frame * FRAME + SLOT
@@ -196,9 +204,12 @@ def _draw(
     top_p = tl.load(top_ps + slot).to(tl.float64)
     penalty = tl.load(penalties + slot)
     top_k = tl.load(top_ks + slot)
-
-    code = tl.load(logits + row.to(tl.int64) * stride + index)
     recent = step - tl.load(seen + index).to(tl.int64) <= tl.load(windows + slot).to(tl.int64)
+    uniform = _uniform(tl.load(seeds + slot), step).to(tl.float64)
+    position = tl.load(positions + slot)
+
+    wait(EARLY)
+    code = tl.load(logits + row.to(tl.int64) * stride + index)
     code = tl.where(recent, tl.where(code > 0, tl.div_rn(code, penalty), code * penalty), code)
     code = tl.div_rn(code, temperature)
     end = tl.div_rn(tl.load(logits + row.to(tl.int64) * stride + CODES), temperature)
@@ -209,12 +220,12 @@ def _draw(
     weights = tl.exp(code.to(tl.float64) - best.to(tl.float64))
     end_weight = tl.exp(end.to(tl.float64) - best.to(tl.float64))
     ranks, end_rank = _ordered(code), _ordered(end)
-    low = _lowest_kept(ranks, end_rank, weights, end_weight, top_k, top_p, CODES)
+    low = _lowest_kept(ranks, end_rank, weights, end_weight, best, top_k, top_p, CODES)
     weights = tl.where(ranks >= low, weights, 0.0)
     end_weight = tl.where(end_rank >= low, end_weight, 0.0)
 
     cumulative = tl.cumsum(weights, 0)
-    goal = _uniform(tl.load(seeds + slot), step).to(tl.float64) * (tl.max(cumulative, 0) + end_weight)
+    goal = uniform * (tl.max(cumulative, 0) + end_weight)
     drawn = tl.sum((cumulative <= goal).to(tl.int32), 0)
     last = tl.where(end_weight > 0, CODES, tl.max(tl.where(weights > 0, index, 0), 0))
     drawn = tl.minimum(drawn, last)
@@ -227,7 +238,7 @@ def _draw(
     tl.store(codes + row * FRAME + SLOT, drawn)
     tl.store(seen + drawn, step.to(tl.int32))
     tl.store(tokens + slot, (first_token + drawn).to(tl.int64))
-    tl.store(positions + slot, tl.minimum(tl.load(positions + slot) + 1, tl.load(limits + 1)))
+    tl.store(positions + slot, tl.minimum(position + 1, tl.load(limits + 1)))
     if SLOT == FRAME - 1:
         tl.store(frames + slot, frame + 1)
     else:
