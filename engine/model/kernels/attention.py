@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.model.fp8 import saturated
-from engine.model.kernels.cast import cast
+from engine.model.kernels.cast import cast, halves
 from engine.model.kernels.chain import begin, wait
 from engine.model.kernels.linear import Scratch
 
@@ -130,13 +130,13 @@ def _attend(
         best = tl.sum(q.to(tl.float32) * key.to(tl.float32), 1) * scale
         mass = tl.full((PAD,), 1.0, dtype=tl.float32)
         mixed += value.to(tl.float32)[None, :]
-    best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed)
+    best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed, EARLY)
     for start in tl.range(low + BLOCK, high, BLOCK):
         t = start + tl.arange(0, BLOCK)
         at = cache + t[:, None].to(tl.int64) * D + d[None, :]
         k = tl.load(keys + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
         v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
-        best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed)
+        best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed, EARLY)
     first = row.to(tl.int64) * KV * GROUP + kv_head * GROUP
     if live == 1:
         result = (mixed / mass[:, None]).to(out.dtype.element_ty)
@@ -176,14 +176,15 @@ def _kept(at_key, at_value, to_key, to_value, d, cos, sin, position, D: tl.const
 
 
 @triton.jit
-def _attended(q, k, v, inside, scale, best, mass, mixed):
+def _attended(q, k, v, inside, scale, best, mass, mixed, EARLY: tl.constexpr):
     """The running maximum, weight and mix of values after one more block of keys."""
     score = tl.dot(q, tl.trans(cast(k, q.dtype)), input_precision="ieee") * scale
     score = tl.where(inside[None, :], score, float("-inf"))
     better = tl.maximum(best, tl.max(score, 1))
     shrink = tl.exp2(best - better)
     weights = tl.exp2(score - better[:, None])
-    mixed = tl.dot(weights.to(q.dtype), cast(v, q.dtype), mixed * shrink[:, None], input_precision="ieee")
+    wide = halves(v, q.dtype, EARLY)
+    mixed = tl.dot(weights.to(q.dtype), wide, mixed * shrink[:, None], input_precision="ieee")
     return better, mass * shrink + tl.sum(weights, 1), mixed
 
 

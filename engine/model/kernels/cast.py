@@ -17,3 +17,17 @@ def cast(x, kind: tl.constexpr):
         # By way of float32: from 8 bits straight to bf16 is an instruction a number at a quarter of the speed.
         x = x.to(tl.float32).to(kind)
     return x
+
+
+@triton.jit
+def halves(x, kind: tl.constexpr, EARLY: tl.constexpr):
+    """`cast` of 8 bits to float16, with EARLY (a device that has it) by an instruction that the compiler does not move.
+
+    What it may move it brings to the matrix units' layout first, byte by byte where those want columns.
+    """
+    if EARLY and x.dtype == tl.float8e4nv and kind == tl.float16:
+        x = tl.inline_asm_elementwise(
+            "{ .reg .b16 a, b; mov.b32 {a, b}, $2; cvt.rn.f16x2.e4m3x2 $0, a; cvt.rn.f16x2.e4m3x2 $1, b; }",
+            "=r,=r,r", [x], dtype=tl.float16, is_pure=False, pack=4,
+        )  # fmt: skip
+    return cast(x, kind)
