@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from engine.model.kernels.chain import launches_early
 from engine.model.kernels.columns import Ring, matrix_parts
 from engine.model.kernels.snac_noise import add_noise
 from engine.model.kernels.snac_output import output
@@ -58,6 +59,10 @@ class _Numbers:
 
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def early(self) -> bool:
+        return launches_early(self.device)
 
     def vector(self, values: Tensor) -> Tensor:
         return values.to(self.device, torch.float32).contiguous()
@@ -127,7 +132,7 @@ def _entry(depthwise: SnacLayer, pointwise: SnacLayer, alpha: Tensor, stage: _St
         numbers.taps(depthwise.taps), numbers.vector(depthwise.taps_bias), numbers.matrix(pointwise.matrix),
         numbers.vector(pointwise.bias), numbers.vector(alpha),
     )  # fmt: skip
-    return _unit(weights, stage, 1)
+    return _unit(weights, stage, 1, numbers.early)
 
 
 def _residual(layer: SnacLayer, alpha: Tensor, stage: _Stage, numbers: _Numbers) -> Launch:
@@ -135,14 +140,14 @@ def _residual(layer: SnacLayer, alpha: Tensor, stage: _Stage, numbers: _Numbers)
         numbers.taps(layer.taps), numbers.vector(layer.taps_bias), numbers.matrix(layer.matrix),
         numbers.vector(layer.bias), numbers.vector(alpha), numbers.vector(layer.mid_alpha),
     )  # fmt: skip
-    return _unit(weights, stage, layer.factor)
+    return _unit(weights, stage, layer.factor, numbers.early)
 
 
-def _unit(weights: UnitWeights, stage: _Stage, dilation: int) -> Launch:
+def _unit(weights: UnitWeights, stage: _Stage, dilation: int, early: bool) -> Launch:
     def run(work: Work) -> None:
         source, target = work.rings[stage.ring : stage.ring + 2]
         tile = pick("unit", work.places.shape[1] * stage.columns, weights.matrix)
-        unit(source, target, *work.rows, weights, stage.columns, stage.offset, dilation, tile)
+        unit(source, target, *work.rows, weights, stage.columns, stage.offset, dilation, tile, early)
 
     return run
 
@@ -154,7 +159,7 @@ def _upsample(layer: SnacLayer, stage: _Stage, numbers: _Numbers) -> Launch:
     def run(work: Work) -> None:
         tile = pick("upsample", work.places.shape[1] * stage.columns, weights.matrix)
         source = work.rings[stage.ring].snaked
-        upsample(source, work.scratch, *work.rows, weights, stage.columns, stage.offset, tile)
+        upsample(source, work.scratch, *work.rows, weights, stage.columns, stage.offset, tile, numbers.early)
 
     return run
 
@@ -165,7 +170,10 @@ def _noise(values: Tensor, block: int, alpha: Tensor, stage: _Stage, numbers: _N
     def run(work: Work) -> None:
         tile = pick("noise", work.places.shape[1] * stage.columns, matrix)
         target, seeds = work.rings[stage.ring + 1], work.places[3]
-        add_noise(work.scratch, target, *work.rows, seeds, matrix, next_alpha, block, stage.columns, stage.offset, tile)
+        add_noise(
+            work.scratch, target, *work.rows, seeds, matrix, next_alpha, block, stage.columns, stage.offset, tile,
+            numbers.early,
+        )  # fmt: skip
 
     return run
 
@@ -175,6 +183,6 @@ def _output(layer: SnacLayer, stage: _Stage, numbers: _Numbers) -> Launch:
 
     def run(work: Work) -> None:
         source = work.rings[stage.ring].snaked
-        output(source, work.samples, work.pcm, *work.rows, taps, bias, stage.columns, stage.offset)
+        output(source, work.samples, work.pcm, *work.rows, taps, bias, stage.columns, stage.offset, numbers.early)
 
     return run

@@ -1,8 +1,9 @@
 """Exact streaming SNAC decode in Triton kernels: the same interface and results as TorchSnac, for CUDA.
 
 A frame of a batch is 23 launches, replayed as one CUDA graph per batch size on a stream of its own: it runs beside the
-language model's next frame. Rows of a batch may stand anywhere; padding rows have a slot of their own and read nothing.
-Under Triton's interpreter the same launches run on the CPU.
+language model's next frame. A launch reads its rows' places, which were there before the first, then it waits for the
+last one's results: beside other work its programs have found room by then. Rows of a batch may stand anywhere; padding
+rows have a slot of their own and read nothing. Under Triton's interpreter the same launches run on the CPU.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.model.kernels.chain import launches_early
 from engine.model.kernels.columns import Ring
 from engine.model.kernels.snac_lookup import CODE_OF_LATENT, lookup
 from engine.model.snac import lag_of
@@ -117,7 +119,7 @@ class TritonSnac:
         bucket = batch.codes.shape[0]
         if bucket not in self._graphs:
             assert self._stream is not None
-            with torch.cuda.stream(self._stream):
+            with self._beside():
                 self._launch(batch)  # compiles; a frame that is decoded twice leaves what one decode leaves
             self._stream.synchronize()
             graph = torch.cuda.CUDAGraph()
@@ -173,7 +175,8 @@ class TritonSnac:
         return places if self._stream is None else places.pin_memory()
 
     def _launch(self, batch: _Batch) -> None:
-        lookup(batch.codes, self._code_of_latent, self._tables, self._rings[0].snaked, *batch.work.rows)
+        ring = self._rings[0].snaked
+        lookup(batch.codes, self._code_of_latent, self._tables, ring, *batch.work.rows, launches_early(self._device))
         for launch in self._launches:
             launch(batch.work)
 

@@ -165,6 +165,15 @@ class TestOnGpu:
         with pytest.raises(ConfigError, match="codec_dtype"):
             gpu_codec(loud.layers, loud.tables, 1, DEVICE, "float16")
 
+    def test_the_first_launch_waits_for_what_made_its_inputs(self, build: Callable[..., TritonSnac]) -> None:
+        # Long work on the stream that also fills a new decoder's places, which the kernels take for slots.
+        torch.cuda._sleep(2 * 10**9)
+        made = torch.cuda.Event()
+        decoder = build()
+        made.record()
+        decoder.graph(1)
+        assert made.query()
+
     def test_a_slot_that_an_utterance_left_is_clean(self, build: Callable[..., TritonSnac]) -> None:
         codes, decoder = random_codes(5).to(DEVICE), build()
         expected = stream(decoder, codes, [1] * 5, seed=3)

@@ -1,16 +1,22 @@
 """How one kernel follows another: launched early (programmatic dependent launch), it waits where it needs the results.
 
-Every kernel of a decode step calls `begin` first and `wait` before it touches anything that an earlier kernel wrote;
-a kernel that skipped the wait would let its own successor run before its predecessor has finished.
+Every kernel of a decode step or of the codec calls `begin` first and `wait` before it touches anything that an earlier
+kernel wrote; a kernel that skipped the wait would let its own successor run before its predecessor has finished.
 """
 
 # Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.
 # pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+
+def launches_early(device: torch.device) -> bool:
+    """Whether the device can launch a kernel before the last one has finished (Hopper and later)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 @triton.jit

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.model.kernels.chain import begin, wait
 from engine.model.kernels.columns import locate
 from engine.model.snac_layers import LATENTS_PER_FRAME
 from engine.prompt import CODEBOOK_SLOTS, FRAME_TOKENS
@@ -24,7 +25,10 @@ CODE_OF_LATENT = [
 def _lookup(
     codes, code_of_latent, coarse, middle, fine, target, slots, starts, totals, rows, target_columns,
     LATENTS: tl.constexpr, TOKENS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
+    begin(EARLY)
+    wait(EARLY)
     row = tl.program_id(0)
     slot, column, _ = locate(row, rows, slots, starts, totals, LATENTS)
     at = code_of_latent + row % LATENTS * 3
@@ -40,14 +44,15 @@ def _lookup(
 
 def lookup(
     codes: Tensor, code_of_latent: Tensor, tables: list[Tensor], target: Tensor,
-    slots: Tensor, starts: Tensor, totals: Tensor,
+    slots: Tensor, starts: Tensor, totals: Tensor, early: bool = False,
 ) -> None:  # fmt: skip
     """Codes int32 [B, 7], each within its table float32 [4096, latent], to the ring's next four columns."""
     rows = slots.shape[0] * LATENTS_PER_FRAME
     width = target.shape[2]
     _lookup[(rows,)](
         codes, code_of_latent, *tables, target, slots, starts, totals, rows, target.shape[1],
-        LATENTS_PER_FRAME, FRAME_TOKENS, width, triton.next_power_of_2(width),
+        LATENTS_PER_FRAME, FRAME_TOKENS, width, triton.next_power_of_2(width), early,
+        **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
 
 

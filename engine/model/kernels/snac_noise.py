@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.model.kernels.chain import begin, wait
 from engine.model.kernels.columns import Ring, accumulate, locate, snake, snake_reference, whole_matrix
 from engine.model.kernels.tiles import Tile, blocks
 from engine.model.rng import keyed_bits, keyed_normal
@@ -32,8 +33,9 @@ def _noise(
     source, target, plain_target, slots, starts, totals, seeds, matrix, next_alpha,
     rows, offset, block, target_columns,
     COLUMNS: tl.constexpr, C: tl.constexpr,
-    EXACT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    EXACT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    begin(EARLY)
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
     live = row < rows
@@ -46,6 +48,7 @@ def _noise(
     normal = tl.sqrt(-2.0 * tl.log(radius)) * tl.cos(angle)
     lines = row.to(tl.int64)[:, None] * C
     product = tl.zeros((BM, BN), tl.float32)
+    wait(EARLY)
     for k in range(0, C, BK):
         c = k + tl.arange(0, BK)
         x = tl.load(source + lines + c[None, :], mask=live[:, None], other=0.0)
@@ -61,7 +64,7 @@ def _noise(
 
 def add_noise(
     source: Tensor, target: Ring, slots: Tensor, starts: Tensor, totals: Tensor, seeds: Tensor, matrix: Tensor,
-    next_alpha: Tensor, block: int, columns: int, offset: int, tile: Tile,
+    next_alpha: Tensor, block: int, columns: int, offset: int, tile: Tile, early: bool = False,
 ) -> None:  # fmt: skip
     """Plain rows [B, columns, C] to the target ring's next columns; seeds int64 [B], matrix [parts, C, C]."""
     parts, channels, _ = matrix.shape
@@ -69,8 +72,8 @@ def add_noise(
     bm, bn, bk = blocks(tile, channels, channels)
     _noise[(triton.cdiv(rows, bm), channels // bn)](
         source, target.snaked, target.plain, slots, starts, totals, seeds, matrix, next_alpha,
-        rows, offset, block, target.snaked.shape[1], columns, channels, parts == 2, bm, bn, bk,
-        num_warps=tile.warps, num_stages=tile.stages,
+        rows, offset, block, target.snaked.shape[1], columns, channels, parts == 2, bm, bn, bk, early,
+        num_warps=tile.warps, num_stages=tile.stages, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.model.kernels.chain import begin, wait
 from engine.model.kernels.columns import locate
 from engine.model.snac_layers import TAPS
 
@@ -19,7 +20,9 @@ from engine.model.snac_layers import TAPS
 def _output(
     source, samples, pcm, slots, starts, totals, taps, bias, rows, offset, source_columns,
     COLUMNS: tl.constexpr, C: tl.constexpr, TAPS: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
+    begin(EARLY)
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     c = tl.arange(0, BC)
     inside = c < C
@@ -27,6 +30,7 @@ def _output(
     first = column - (TAPS - 1)
     turn = (first + source_columns) % source_columns
     y = tl.zeros((BM, BC), tl.float32)
+    wait(EARLY)
     for tap in tl.static_range(TAPS):
         at = turn + tap
         at = tl.where(at >= source_columns, at - source_columns, at)
@@ -46,7 +50,7 @@ def _output(
 
 def output(
     source: Tensor, samples: Tensor, pcm: Tensor, slots: Tensor, starts: Tensor, totals: Tensor,
-    taps: Tensor, bias: Tensor, columns: int, offset: int,
+    taps: Tensor, bias: Tensor, columns: int, offset: int, early: bool = False,
 ) -> None:  # fmt: skip
     """The source ring's last columns to samples float32 [B, columns] and pcm int16 [B, columns]; taps [7, C]."""
     rows = slots.shape[0] * columns
@@ -54,7 +58,8 @@ def output(
     block = 64 if source.is_cuda else 1024
     _output[(triton.cdiv(rows, block),)](
         source, samples, pcm, slots, starts, totals, taps, bias, rows, offset, source.shape[1],
-        columns, channels, TAPS, block, triton.next_power_of_2(channels), num_warps=4,
+        columns, channels, TAPS, block, triton.next_power_of_2(channels), early, num_warps=4,
+        **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.model.kernels.chain import begin, wait
 from engine.model.kernels.columns import Ring, accumulate, locate, snake, snake_reference, whole_matrix
 from engine.model.kernels.tiles import Tile, blocks
 from engine.model.snac_layers import TAPS
@@ -40,8 +41,9 @@ def _unit(
     rows, offset, dilation, source_columns, target_columns,
     COLUMNS: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr, TAPS: tl.constexpr,
     RESIDUAL: tl.constexpr, KEEP_PLAIN: tl.constexpr, EXACT: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    begin(EARLY)
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
     slot, column, end = locate(row, rows, slots, starts, totals, COLUMNS)
@@ -50,6 +52,7 @@ def _unit(
     turn = (first + source_columns) % source_columns
     base = slot * source_columns
     product = tl.zeros((BM, BN), tl.float32)
+    wait(EARLY)
     for k in range(0, CIN, BK):
         c = k + tl.arange(0, BK)
         y = tl.zeros((BM, BK), tl.float32) + tl.load(taps_bias + c)[None, :]
@@ -83,7 +86,7 @@ def _unit(
 
 def unit(
     source: Ring, target: Ring, slots: Tensor, starts: Tensor, totals: Tensor, weights: UnitWeights,
-    columns: int, offset: int, dilation: int, tile: Tile,
+    columns: int, offset: int, dilation: int, tile: Tile, early: bool = False,
 ) -> None:  # fmt: skip
     """Reads the source ring's last `columns` and their history, writes the target ring's next `columns`.
 
@@ -100,8 +103,8 @@ def unit(
         slots, starts, totals, weights.taps, weights.taps_bias,
         weights.taps_bias if mid_alpha is None else mid_alpha, weights.matrix, weights.bias, weights.next_alpha,
         rows, offset, dilation, source.snaked.shape[1], target.snaked.shape[1], columns, inputs, outputs, TAPS,
-        mid_alpha is not None, target.plain is not None, parts == 2, bm, bn, bk,
-        num_warps=tile.warps, num_stages=tile.stages,
+        mid_alpha is not None, target.plain is not None, parts == 2, bm, bn, bk, early,
+        num_warps=tile.warps, num_stages=tile.stages, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
 
 

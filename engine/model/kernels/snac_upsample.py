@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.model.kernels.chain import begin, wait
 from engine.model.kernels.columns import accumulate, locate, matrix_parts, whole_matrix
 from engine.model.kernels.tiles import Tile, blocks
 
@@ -38,17 +39,20 @@ def upsample_weights(matrix: Tensor, bias: Tensor, stride: int, dtype: torch.dty
 def _upsample(
     source, target, slots, starts, totals, matrix, bias, rows, offset, source_columns,
     COLUMNS: tl.constexpr, CIN: tl.constexpr, N: tl.constexpr,
-    EXACT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    EXACT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    begin(EARLY)
     row = tl.program_id(1) * BM + tl.arange(0, BM)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     slot, column, end = locate(row, rows, slots, starts, totals, COLUMNS)
     product = tl.zeros((BM, BN), tl.float32)
+    wait(EARLY)
     for k in range(0, 2 * CIN, BK):
         back = k // CIN  # 0: the column itself, 1: the one before it
         position = column - back - offset
         at = (column - back + source_columns) % source_columns
-        c = k % CIN + tl.arange(0, BK)
+        # What the compiler does not see of a remainder; without it inputs are loaded one by one.
+        c = tl.multiple_of(k % CIN, BK) + tl.arange(0, BK)
         heard = (position >= 0) & (position < end)
         place = source + (slot * source_columns + at)[:, None] * CIN + c[None, :]
         x = tl.load(place, mask=heard[:, None], other=0.0)
@@ -61,7 +65,7 @@ def _upsample(
 
 def upsample(
     source: Tensor, target: Tensor, slots: Tensor, starts: Tensor, totals: Tensor, weights: UpsampleWeights,
-    columns: int, offset: int, tile: Tile,
+    columns: int, offset: int, tile: Tile, early: bool = False,
 ) -> None:  # fmt: skip
     """Reads the source ring's last `columns` and the one before; writes rows of a plain [B, columns, stride * out]."""
     parts, outputs, inputs = weights.matrix.shape
@@ -71,8 +75,8 @@ def upsample(
     # Programs that share their inputs follow one another, so the inputs are read from memory once.
     _upsample[(outputs // bn, triton.cdiv(rows, bm))](
         source, target, slots, starts, totals, weights.matrix, weights.bias, rows, offset,
-        source.shape[1], columns, inputs, outputs, parts == 2, bm, bn, bk,
-        num_warps=tile.warps, num_stages=tile.stages,
+        source.shape[1], columns, inputs, outputs, parts == 2, bm, bn, bk, early,
+        num_warps=tile.warps, num_stages=tile.stages, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
 
 

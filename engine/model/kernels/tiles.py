@@ -30,10 +30,11 @@ def pick(kind: str, rows: int, matrix: Tensor) -> Tile:
     """The tile for rows of [.., in] @ matrix [parts, out, in] in a kernel of this kind."""
     if not matrix.is_cuda:
         return Tile(512, 256, 256)  # Triton's interpreter runs programs one by one: few large ones
-    columns = min(matrix.shape[1], 128)
-    height = 64
-    while height > 16 and -(-rows // height) * (matrix.shape[1] // columns) < MULTIPROCESSORS:
+    outputs = matrix.shape[1]
+    columns = min(outputs, 128)
+    height = 128 if kind == "unit" and outputs <= 64 and matrix.element_size() == 2 else 64
+    while height > 16 and -(-rows // height) * (outputs // columns) < MULTIPROCESSORS:
         height //= 2
-    while columns > 32 and -(-rows // height) * (matrix.shape[1] // columns) < MULTIPROCESSORS:
+    while columns > 32 and -(-rows // height) * (outputs // columns) < MULTIPROCESSORS:
         columns //= 2
     return Tile(height, columns, 32 if kind == "unit" else 64)
