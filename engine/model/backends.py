@@ -42,13 +42,14 @@ class AttentionBackend(Protocol):
 
     def decode(
         self, qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor,
-        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool,
+        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, of: Tensor | None = None, eps: float = 0.0,
     ) -> Tensor:  # fmt: skip
         """Turns the new queries and keys, writes keys and values at their positions and attends up to them.
 
         qkv [M, (heads + 2 kv_heads) * D], which may be overwritten, of the slots `rows` int32 [M]; -1: no stream,
         nothing is written and what is returned means nothing. keys, values [slots, kv_heads, context, D] of one layer;
-        positions [slots]; cos, sin float32 [context, D / 2]. -> [M, heads * D], in `out` or in a tensor of its own.
+        positions [slots]; cos, sin float32 [context, D / 2]. With `of` qkv is a product of those rows [M, K], and taken
+        for what their normed ones would give. -> [M, heads * D], in `out` or in a tensor of its own.
         All batches with the same `cut` give a row the same bits, but for `sdpa`.
         """
         ...
@@ -70,11 +71,11 @@ class TritonAttention:
 
     def decode(
         self, qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor,
-        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool,
+        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, of: Tensor | None = None, eps: float = 0.0,
     ) -> Tensor:  # fmt: skip
         attend(
-            qkv, keys, values, rows, positions, cos, sin, out, scratch, splits=cut.splits, block=cut.block,
-            warps=cut.warps, stages=cut.stages, policy=cut.policy, early=early,
+            qkv, keys, values, rows, positions, cos, sin, out, scratch, of=of, eps=eps, splits=cut.splits,
+            block=cut.block, warps=cut.warps, stages=cut.stages, policy=cut.policy, early=early,
         )  # fmt: skip
         return out
 
@@ -90,9 +91,9 @@ class FlashAttention:
 
     def decode(
         self, qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor,
-        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool,
+        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, of: Tensor | None = None, eps: float = 0.0,
     ) -> Tensor:  # fmt: skip
-        slots, lengths = turn_rows(qkv, keys, values, rows, positions, cos, sin)
+        slots, lengths = turn_rows(qkv, keys, values, rows, positions, cos, sin, of, eps)
         query = qkv.view(qkv.shape[0], 1, -1, keys.shape[3])[:, :, : out.shape[1] // keys.shape[3]]
         # A row without a stream has no keys: its programs read nothing and put out zeros.
         return self._cached(
@@ -113,10 +114,10 @@ class SdpaAttention:
 
     def decode(
         self, qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor,
-        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool,
+        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, of: Tensor | None = None, eps: float = 0.0,
     ) -> Tensor:  # fmt: skip
         context, dim = keys.shape[2:]
-        slots = turn_rows(qkv, keys, values, rows, positions, cos, sin)[0].long()
+        slots = turn_rows(qkv, keys, values, rows, positions, cos, sin, of, eps)[0].long()
         query, at = qkv.view(qkv.shape[0], -1, dim)[:, : out.shape[1] // dim], positions[slots]
         pieces = [
             decode_attention(q, keys, values, some, where, context)

@@ -135,7 +135,10 @@ def plans_of(weights: LlamaWeights, keys: Tensor, invariant: bool = False) -> tu
 
 
 class FusedStep:
-    """Buffers for up to `rows` rows, and the step that runs on the first of them. `x` holds the residual stream."""
+    """Buffers for up to `rows` rows, and the step that runs on the first of them. `x` holds the residual stream.
+
+    The weights' norms are folded: see LlamaWeights.fold_norms.
+    """
 
     def __init__(
         self, shape: LlamaShape, weights: LlamaWeights, keys: Tensor, values: Tensor, cos: Tensor, sin: Tensor,
@@ -165,8 +168,7 @@ class FusedStep:
 
     def embedding(self, count: int) -> Embedding:
         """Where the tokens' embeddings go, for a batch with `count` rows."""
-        normed = Normed(self.normed, self._squares[self.plan(count)][1])
-        return Embedding(self.weights.embed, self.weights.layers[0].input_norm, self.x, normed)
+        return Embedding(self.weights.embed, Normed(self.x, self._squares[self.plan(count)][1]))
 
     def run(self, count: int, k: int) -> Tensor:
         """Takes the first `count` rows through all layers, from where `embedding` was filled.
@@ -181,17 +183,13 @@ class FusedStep:
         """Five kernels a layer."""
         weights, scratch, early, eps = self.weights, self.scratch, self.early, self.shape.eps
         x, qkv, inner, logits = self._rows(count, "x", "qkv", "inner", "logits")
-        after_attention, after_layer = (Normed(self.normed[:count], squares) for squares in self._squares[plan])
-        gains = [*(layer.input_norm for layer in weights.layers), weights.norm]
+        after_attention, after_layer = (Normed(x, squares) for squares in self._squares[plan])
         for i, layer in enumerate(weights.layers):
             linear(after_layer, layer.qkv, qkv, tiles.qkv, eps=eps, scratch=scratch, early=early)
             attended = self._attend(i, count, plan.attention)
-            linear_add(
-                attended, layer.attn_out, x, layer.post_norm, after_attention, tiles.attn_out,
-                scratch=scratch, early=early,
-            )  # fmt: skip
+            linear_add(attended, layer.attn_out, after_attention, tiles.attn_out, scratch=scratch, early=early)
             linear(after_attention, layer.gate_up, inner, tiles.gate_up, eps=eps, gated=True, early=early)
-            linear_add(inner, layer.down, x, gains[i + 1], after_layer, tiles.down, scratch=scratch, early=early)
+            linear_add(inner, layer.down, after_layer, tiles.down, scratch=scratch, early=early)
         linear(after_layer, weights.head[k], logits, tiles.head, eps=eps, scratch=scratch, early=early)
         return logits
 
@@ -200,16 +198,16 @@ class FusedStep:
         x, normed, qkv, logits = self._rows(count, "x", "normed", "qkv", "logits")
         eps = self.shape.eps
         for i, layer in enumerate(self.weights.layers):
-            project(x, layer, eps, qkv, self.early)
-            finish(x, self._attend(i, count, plan.attention), layer, eps, self.early)
-        rms_norm(x, self.weights.norm, eps, normed, early=self.early)
+            of = project(x, layer, eps, qkv, self.early)
+            finish(x, self._attend(i, count, plan.attention, of), layer, eps, self.early)
+        rms_norm(x, eps, normed, early=self.early)
         wide = {} if normed.dtype == torch.float32 else {"out_dtype": torch.float32}
         return torch.mm(normed, self.weights.head[k].t(), **wide, out=logits)
 
-    def _attend(self, i: int, count: int, cut: Attention) -> Tensor:
+    def _attend(self, i: int, count: int, cut: Attention, of: Tensor | None = None) -> Tensor:
         return self.attention.decode(
             self.qkv[:count], self.keys[i], self.values[i], self.rows[:count], self.state.position, self.cos, self.sin,
-            self.attended[:count], cut=cut, scratch=self.scratch, early=self.early,
+            self.attended[:count], cut=cut, scratch=self.scratch, early=self.early, of=of, eps=self.shape.eps,
         )  # fmt: skip
 
     def _rows(self, count: int, *names: str) -> tuple[Tensor, ...]:

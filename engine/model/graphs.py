@@ -16,6 +16,7 @@ from engine.errors import ConfigError
 from engine.model.backends import attention_backend
 from engine.model.flight import Flight
 from engine.model.fused import FusedStep, Plan, plans_of
+from engine.model.kernels.chain import launches_early
 from engine.model.kernels.rope import turn_and_keep
 from engine.model.kernels.sampling import draw, enter
 from engine.model.prompts import FEW_TOKENS, few_tokens, many_tokens
@@ -40,13 +41,16 @@ class GraphLlama:
         self, shape: LlamaShape, weights: LlamaWeights, layout: TokenLayout, slots: int, context: int,
         invariant: bool = False, attention: str = "auto", kv_dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        """`invariant`: all batches run by one plan, so that a stream's bits never depend on how many others there are.
+        """The weights' norms are folded, here if they are not.
+
+        `invariant`: all batches run by one plan, so that a stream's bits never depend on how many others there are.
 
         `attention`: auto, triton, flash or sdpa. `kv_dtype`: that of keys and values, the arithmetic's unless it is
         float8_e4m3fn. ConfigError when there are more slots than a plan of fixed cuts has rows, or when that attention
         cannot be had.
         """
         self.shape, self.weights, self.layout, self.context = shape, weights, layout, context
+        weights.fold_norms()
         device, dtype = weights.embed.device, weights.embed.dtype
         cache = (shape.layers, slots, shape.kv_heads, context, shape.head_dim)
         self.keys = torch.zeros(cache, dtype=kv_dtype or dtype, device=device)
@@ -56,10 +60,10 @@ class GraphLlama:
         cos, sin = rope_tables(shape.rope, shape.head_dim, context, device)
         self.state = SlotState(slots, device)
         self.batches = _batches(slots)
-        early = torch.cuda.get_device_capability(device) >= (9, 0)
         plans = plans_of(weights, self.keys, invariant)
         if invariant:
             plans = (_fixed_plan(plans, self.batches[-1]),)
+        early = launches_early(device)
         self.step = FusedStep(
             shape, weights, self.keys, self.values, cos, sin, self.state, self.batches[-1], early, plans, backend
         )
@@ -162,8 +166,8 @@ class GraphLlama:
         shape, weights, step = self.shape, self.weights, self.step
         heads = shape.heads + 2 * shape.kv_heads
 
-        def keep(i: int, qkv: Tensor) -> None:
-            turn_and_keep(qkv, self.keys[i], self.values[i], self._slots[:count], step.cos, step.sin)
+        def keep(i: int, qkv: Tensor, of: Tensor | None) -> None:
+            turn_and_keep(qkv, self.keys[i], self.values[i], self._slots[:count], step.cos, step.sin, of, shape.eps)
 
         def attend(qkv: Tensor) -> Tensor:
             q, k, v = qkv.view(count, size, heads, shape.head_dim).transpose(1, 2).split(

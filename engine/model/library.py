@@ -39,19 +39,23 @@ class Rows8:
         return rows
 
 
-def project(x: Tensor, layer: LayerWeights, eps: float, out: Tensor, early: bool = False) -> None:
-    """out [M, N]: queries, keys and values of the rows x [M, hidden]."""
-    normed = _normed(x, layer.input_norm, layer.qkv, eps, early)
-    product(normed, layer.qkv, out)
+def project(x: Tensor, layer: LayerWeights, eps: float, out: Tensor, early: bool = False) -> Tensor | None:
+    """out [M, N]: queries, keys and values of the rows x [M, hidden].
+
+    -> None, or x where whoever reads `out` has to norm it: rows that become no others are multiplied as they are.
+    """
+    rows = _rows(x, layer.qkv, eps, early)
+    product(rows, layer.qkv, out)
+    return x if rows is x else None
 
 
 def finish(x: Tensor, attended: Tensor, layer: LayerWeights, eps: float, early: bool = False) -> None:
     """What follows attention in a layer, added to x [M, hidden]."""
     rows = Rows8.of(attended, early) if in_8_bits(attended, layer.attn_out) else attended
     _add(x, rows, layer.attn_out)
-    normed = _normed(x, layer.post_norm, layer.gate_up, eps, early)
-    both = product(normed, layer.gate_up, x.new_empty(x.shape[0], layer.gate_up.shape[0]))
-    _add(x, _gated(both, layer.down, early), layer.down)
+    rows = _rows(x, layer.gate_up, eps, early)
+    both = product(rows, layer.gate_up, x.new_empty(x.shape[0], layer.gate_up.shape[0]))
+    _add(x, _gated(both, x if rows is x else None, eps, layer.down, early), layer.down)
 
 
 def in_8_bits(x: Tensor, matrix: Matrix) -> bool:
@@ -60,24 +64,23 @@ def in_8_bits(x: Tensor, matrix: Matrix) -> bool:
     return isinstance(matrix, Fp8Matrix) and fits and x.dtype == torch.bfloat16
 
 
-def _normed(x: Tensor, gain: Tensor, matrix: Matrix, eps: float, early: bool) -> Tensor | Rows8:
+def _rows(x: Tensor, matrix: Matrix, eps: float, early: bool) -> Tensor | Rows8:
+    """x itself, or, in 8 bits, what it is normed."""
     if not in_8_bits(x, matrix):
-        out = torch.empty_like(x)
-        rms_norm(x, gain, eps, out, early=early)
-        return out
+        return x
     rows = Rows8.like(x, x.shape[1])
-    rms_norm(x, gain, eps, rows.values, rows.scale, early=early)
+    rms_norm(x, eps, rows.values, rows.scale, early=early)
     return rows
 
 
-def _gated(both: Tensor, matrix: Matrix, early: bool) -> Tensor | Rows8:
+def _gated(both: Tensor, of: Tensor | None, eps: float, matrix: Matrix, early: bool) -> Tensor | Rows8:
     width = both.shape[1] // 2
     if not in_8_bits(both, matrix):
         out = both.new_empty(both.shape[0], width)
-        gate(both, out, early=early)
+        gate(both, out, None, of, eps, early)
         return out
     rows = Rows8.like(both, width)
-    gate(both, rows.values, rows.scale, early=early)
+    gate(both, rows.values, rows.scale, of, eps, early)
     return rows
 
 

@@ -1,7 +1,8 @@
 """A prompt's tokens through all layers: a few in the kernels of a decode step, more by the library's products.
 
-Both call `keep(i, qkv)`, which turns layer i's queries and keys in qkv [T, (heads + 2 kv_heads) * D] and keeps its keys
-and values, and then `attend(qkv)`, whose result is [T, heads * D]. The last layer's output is read by nothing.
+Both call `keep(i, qkv, of)`, which turns layer i's queries and keys in qkv [T, (heads + 2 kv_heads) * D] and keeps its
+keys and values, and then `attend(qkv)`, whose result is [T, heads * D]. With `of` qkv is a product of those rows, and
+`keep` makes it what their normed ones would give. The last layer's output is read by nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from engine.model.kernels.linear import Normed, linear, linear_add, parts
 from engine.model.library import finish, project
 from engine.model.weights import LlamaShape, LlamaWeights
 
-Keep = Callable[[int, Tensor], None]
+Keep = Callable[[int, Tensor, Tensor | None], None]
 Attend = Callable[[Tensor], Tensor]
 FEW_TOKENS = SOME.rows
 
@@ -24,32 +25,28 @@ def few_tokens(x: Tensor, weights: LlamaWeights, shape: LlamaShape, keep: Keep, 
     """Embeddings x [T, hidden] of at most FEW_TOKENS tokens; overwritten. As engine.model.fused does a step's rows."""
     tiles = SOME.tiles
     assert tiles is not None
-    tokens, gain = x.shape[0], weights.layers[0].input_norm
+    tokens = x.shape[0]
     qkv = x.new_empty(tokens, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
     inner = x.new_empty(tokens, shape.intermediate)
-    wide = x.float()
-    entered = Normed((wide * gain.float()).to(x.dtype), wide.square().sum(1, keepdim=True))
+    entered = Normed(x, x.float().square().sum(1, keepdim=True))
     after_attention, after_layer = (
-        Normed(entered.values, wide.new_empty(tokens, parts(shape.hidden, tile)))
-        for tile in (tiles.attn_out, tiles.down)
+        Normed(x, entered.squares.new_empty(tokens, parts(shape.hidden, tile))) for tile in (tiles.attn_out, tiles.down)
     )
     for i, layer in enumerate(weights.layers):
         linear(after_layer if i else entered, layer.qkv, qkv, tiles.qkv, eps=shape.eps, early=early)
-        keep(i, qkv)
+        keep(i, qkv, None)
         if i + 1 == shape.layers:
             return
         # What attends is torch's, or copies: nothing to be launched early after.
-        linear_add(attend(qkv), layer.attn_out, x, layer.post_norm, after_attention, tiles.attn_out)
+        linear_add(attend(qkv), layer.attn_out, after_attention, tiles.attn_out)
         linear(after_attention, layer.gate_up, inner, tiles.gate_up, eps=shape.eps, gated=True, early=early)
-        following = weights.layers[i + 1].input_norm
-        linear_add(inner, layer.down, x, following, after_layer, tiles.down, early=early)
+        linear_add(inner, layer.down, after_layer, tiles.down, early=early)
 
 
 def many_tokens(x: Tensor, weights: LlamaWeights, shape: LlamaShape, keep: Keep, attend: Attend) -> None:
     """Embeddings x [T, hidden] of any number of tokens; overwritten."""
     qkv = x.new_empty(x.shape[0], (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
     for i, layer in enumerate(weights.layers):
-        project(x, layer, shape.eps, qkv)
-        keep(i, qkv)
+        keep(i, qkv, project(x, layer, shape.eps, qkv))
         if i + 1 < shape.layers:
             finish(x, attend(qkv), layer, shape.eps)

@@ -75,10 +75,10 @@ class LlamaShape:
 class LayerWeights:
     """One decoder layer; projections that read the same input are fused along their rows."""
 
-    input_norm: Tensor  # [hidden]
+    input_norm: Tensor  # [hidden]; ones where it is folded into qkv
     qkv: Matrix  # [(heads + 2 kv_heads) * head_dim, hidden]
     attn_out: Matrix  # [hidden, heads * head_dim]
-    post_norm: Tensor  # [hidden]
+    post_norm: Tensor  # [hidden]; ones where it is folded into gate_up
     gate_up: Matrix  # [2 * intermediate, hidden]
     down: Matrix  # [hidden, intermediate]
 
@@ -89,9 +89,20 @@ class LlamaWeights:
 
     embed: Tensor  # [vocab, hidden]
     layers: list[LayerWeights]
-    norm: Tensor  # [hidden]
-    lm_head: Tensor  # [vocab, hidden]; the embedding itself when tied
+    norm: Tensor  # [hidden]; ones where it is folded into `head`
+    lm_head: Tensor  # [vocab, hidden]; the embedding itself when tied; no norm is ever folded into it
     head: Tensor  # [7, HEAD_ROWS, hidden]
+
+    def fold_norms(self) -> None:
+        """Moves the norms' weights into the matrices that read their output, in place; once it is done, a no-op.
+
+        A norm is one number a row then, which may be applied to a product as well. In bf16 each weight is rounded once
+        more, and in return no normed number is. Matrices of 8 bits were folded before they were rounded to them.
+        """
+        for layer in self.layers:
+            _fold(layer.input_norm, layer.qkv)
+            _fold(layer.post_norm, layer.gate_up)
+        _fold(self.norm, self.head)
 
     def to(self, dtype: torch.dtype) -> LlamaWeights:
         """A copy in another type, without matrices of 8 bits; a tied head stays tied."""
@@ -116,6 +127,15 @@ class LlamaWeights:
         tensors = [self.embed, self.norm, *(t for layer in self.layers for t in vars(layer).values())]
         untied = self.lm_head.data_ptr() != self.embed.data_ptr()
         return sum(t.numel() for t in tensors) + (self.lm_head.numel() if untied else 0)
+
+
+def _fold(norm: Tensor, matrix: Matrix) -> None:
+    """Multiplies the matrix [.., hidden] with the norm's weight [hidden], which becomes ones."""
+    if isinstance(matrix, Tensor):
+        matrix.mul_(norm)
+        norm.fill_(1)
+    elif not bool((norm == 1).all()):
+        raise ValueError("a norm is folded into a matrix before that is rounded to 8 bits")
 
 
 def _check_kind(config: dict[str, Any], source: str) -> None:
@@ -203,9 +223,14 @@ def _assemble(
     shape: LlamaShape, layout: TokenLayout, read: Callable[..., Tensor], untied: bool,
     progress: Callable[[float], None], fp8: bool,
 ) -> LlamaWeights:  # fmt: skip
-    def kept(matrix: Tensor) -> Matrix:
+    def kept(matrix: Tensor, norm: Tensor | None = None) -> Matrix:
+        """As the layer holds it; `norm`: the weight of the norm whose output it reads."""
+        if not fp8:
+            return matrix
+        if norm is not None:
+            _fold(norm, matrix)
         # Here, layer by layer: the device never holds the whole model twice.
-        return Fp8Matrix.of(matrix) if fp8 else matrix
+        return Fp8Matrix.of(matrix)
 
     queries, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     embed = read("model.embed_tokens.weight", shape.vocab, shape.hidden)
@@ -213,28 +238,25 @@ def _assemble(
     for i in range(shape.layers):
         at = f"model.layers.{i}."
         attention, mlp = at + "self_attn.", at + "mlp."
+        input_norm = read(at + "input_layernorm.weight", shape.hidden)
+        qkv = torch.cat(
+            [
+                read(attention + "q_proj.weight", queries, shape.hidden),
+                read(attention + "k_proj.weight", kv, shape.hidden),
+                read(attention + "v_proj.weight", kv, shape.hidden),
+            ]
+        )
+        post_norm = read(at + "post_attention_layernorm.weight", shape.hidden)
+        gate_up = torch.cat(
+            [read(mlp + f"{name}_proj.weight", shape.intermediate, shape.hidden) for name in ("gate", "up")]
+        )
         layers.append(
             LayerWeights(
-                input_norm=read(at + "input_layernorm.weight", shape.hidden),
-                qkv=kept(
-                    torch.cat(
-                        [
-                            read(attention + "q_proj.weight", queries, shape.hidden),
-                            read(attention + "k_proj.weight", kv, shape.hidden),
-                            read(attention + "v_proj.weight", kv, shape.hidden),
-                        ]
-                    )
-                ),
+                input_norm=input_norm,
+                qkv=kept(qkv, input_norm),
                 attn_out=kept(read(attention + "o_proj.weight", shape.hidden, queries)),
-                post_norm=read(at + "post_attention_layernorm.weight", shape.hidden),
-                gate_up=kept(
-                    torch.cat(
-                        [
-                            read(mlp + "gate_proj.weight", shape.intermediate, shape.hidden),
-                            read(mlp + "up_proj.weight", shape.intermediate, shape.hidden),
-                        ]
-                    )
-                ),
+                post_norm=post_norm,
+                gate_up=kept(gate_up, post_norm),
                 down=kept(read(mlp + "down_proj.weight", shape.hidden, shape.intermediate)),
             )
         )

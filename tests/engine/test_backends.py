@@ -187,6 +187,8 @@ def test_a_step_of_the_whole_model(llama_folder: Callable[[TinyLlama], Path], ki
     loaded = load(llama_folder(TinyLlama(rope=LLAMA3_ROPE, hidden=96, heads=6, kv_heads=2, seed=2)))
     shape, layout = loaded.checkpoint.shape, loaded.checkpoint.layout
     weights = load_weights(loaded.folder, shape, layout, DEVICE, torch.float32)
+    folded = load_weights(loaded.folder, shape, layout, DEVICE, torch.float32)
+    folded.fold_norms()
     plain = TorchLlama(shape, weights, layout, 4, CONTEXT)
     for slot in range(3):
         ids = loaded.ids("and " * slot)
@@ -194,7 +196,7 @@ def test_a_step_of_the_whole_model(llama_folder: Callable[[TinyLlama], Path], ki
         plain.state.start(slot, ids[-1], len(ids) - 1, sampling())
     keys, values = plain.keys.clone(), plain.values.clone()
     plans = (Plan(4, None, Attention(splits=2, block=16)),)
-    step = FusedStep(shape, weights, keys, values, plain.cos, plain.sin, plain.state, 4, False, plans, kind())
+    step = FusedStep(shape, folded, keys, values, plain.cos, plain.sin, plain.state, 4, False, plans, kind())
     step.rows[:3] = torch.tensor([2, 0, 1])
     enter(plain.state, step.rows, step.embedding(4))
     logits = step.run(4, 0)[:3]

@@ -67,14 +67,23 @@ def test_the_layers_alone_are_quantised(weights: tuple[LlamaWeights, LlamaWeight
     for name in ("embed", "norm", "lm_head", "head"):
         assert torch.equal(getattr(small, name), getattr(exact, name))
     for mine, theirs in zip(small.layers, exact.layers, strict=True):
-        assert torch.equal(mine.input_norm, theirs.input_norm)
-        assert torch.equal(mine.post_norm, theirs.post_norm)
+        folded = {"qkv": theirs.input_norm, "gate_up": theirs.post_norm}
         for name in MATRICES:
             matrix = getattr(mine, name)
             assert matrix.values.dtype == torch.float8_e4m3fn
-            assert torch.equal(
-                matrix.dequantised(torch.float32), Fp8Matrix.of(getattr(theirs, name)).dequantised(torch.float32)
-            )
+            expected = Fp8Matrix.of(getattr(theirs, name) * folded.get(name, 1.0))
+            assert torch.equal(matrix.dequantised(torch.float32), expected.dequantised(torch.float32))
+        assert (mine.input_norm == 1).all()
+        assert (mine.post_norm == 1).all()
+
+
+def test_a_norm_is_not_folded_into_8_bits(tiny_model: Path) -> None:
+    loaded = load(tiny_model)
+    small = load_weights(tiny_model, loaded.checkpoint.shape, loaded.checkpoint.layout, CPU, torch.float32, fp8=True)
+    small.fold_norms()
+    small.layers[0].post_norm[3] = 1.5
+    with pytest.raises(ValueError, match="before that is rounded"):
+        small.fold_norms()
 
 
 def test_random_weights_are_quantised_too() -> None:

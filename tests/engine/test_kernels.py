@@ -19,6 +19,7 @@ from engine.model.kernels.attention import attend, attend_reference, scratch_siz
 from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, linear_reference, parts  # noqa: E402
 from engine.model.kernels.norm import gate, rms_norm, to_fp8  # noqa: E402
 from engine.model.kernels.rope import turn_and_keep  # noqa: E402
+from engine.model.kernels.rope_rows import turn_rows  # noqa: E402
 from engine.model.kernels.sampling import Embedding, draw, enter  # noqa: E402
 from engine.model.slots import NEVER_SEEN, SlotState  # noqa: E402
 from engine.model.weights import END_ROW  # noqa: E402
@@ -69,6 +70,15 @@ def test_a_product(dtype: torch.dtype, rows: int, tile: Tile, inputs: int, fp8: 
     assert not shared.arrived.any()
 
 
+def scale_of(x: Tensor) -> Tensor:
+    """One over each row's root mean square, float32 [M, 1]."""
+    return torch.rsqrt(x.float().square().mean(-1, keepdim=True) + EPS)
+
+
+def norm_reference(x: Tensor) -> Tensor:
+    return x.float() * scale_of(x)
+
+
 @pytest.mark.parametrize("fp8", [False, True], ids=["", "fp8"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("rows", "tile"), [(1, ONE), (3, FEW)])
@@ -86,13 +96,11 @@ def test_a_product_completes_the_norm(dtype: torch.dtype, rows: int, tile: Tile,
 @pytest.mark.parametrize(("rows", "tile"), [(1, ONE), (3, FEW), (3, SPLIT)])
 def test_a_sum_begins_the_norm(dtype: torch.dtype, rows: int, tile: Tile, fp8: bool) -> None:
     x, weight, out = randn(rows, 128, dtype=dtype), matrix(72, 128, dtype, fp8), randn(rows, 72, dtype=dtype)
-    gain = torch.rand(72).to(DEVICE, dtype)
-    normed = Normed(torch.zeros_like(out), torch.zeros(rows, parts(72, tile), device=DEVICE))
+    normed = Normed(out, torch.zeros(rows, parts(72, tile), device=DEVICE))
     expected = out.float() + linear_reference(x, weight)
-    linear_add(x, weight, out, gain, normed, tile, scratch=scratch(72, rows, tile))
+    linear_add(x, weight, normed, tile, scratch=scratch(72, rows, tile))
     assert_equal(out, expected)
-    scale = torch.rsqrt(expected.square().mean(-1, keepdim=True) + EPS)
-    assert_equal(normed.complete(EPS).to(dtype), expected * scale * gain.float())
+    assert_equal(normed.complete(EPS).to(dtype), norm_reference(expected))
 
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter's products round by a row's place in the tile")
@@ -110,26 +118,27 @@ def test_a_row_is_the_same_in_any_batch(dtype: torch.dtype, tile: Tile) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_norm_and_gate(dtype: torch.dtype) -> None:
-    x, gain = randn(3, 96, dtype=dtype), torch.rand(96).to(DEVICE, dtype)
-    normed, gated = torch.zeros_like(x), torch.zeros(3, 48, device=DEVICE, dtype=dtype)
-    rms_norm(x, gain, EPS, normed)
+    x, rows = randn(3, 96, dtype=dtype), randn(3, 40, dtype=dtype) * 5
+    normed, gated, late = torch.zeros_like(x), *(torch.zeros(3, 48, device=DEVICE, dtype=dtype) for _ in range(2))
+    rms_norm(x, EPS, normed)
     gate(x, gated)
-    scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + EPS)
-    assert_equal(normed, x.float() * scale * gain.float())
-    first, second = x.float().chunk(2, dim=-1)
-    assert_equal(gated, torch.nn.functional.silu(first) * second)
+    gate(x, late, of=rows, eps=EPS)
+    assert_equal(normed, norm_reference(x))
+    for mine, both in ((gated, x.float()), (late, x.float() * scale_of(rows))):
+        first, second = both.chunk(2, dim=-1)
+        assert_equal(mine, torch.nn.functional.silu(first) * second)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rows_of_8_bits(dtype: torch.dtype) -> None:
-    x, gain = randn(4, 96, dtype=dtype) * 30, torch.rand(96).to(DEVICE, dtype)
+    x = randn(4, 96, dtype=dtype) * 30
     x[2] = 0
     plain, half = torch.zeros_like(x), torch.zeros(4, 48, device=DEVICE, dtype=dtype)
-    rms_norm(x, gain, EPS, plain)
+    rms_norm(x, EPS, plain)
     gate(x, half)
     for expected, action in (
         (x, lambda *out: to_fp8(x, *out)),
-        (plain, lambda *out: rms_norm(x, gain, EPS, *out)),
+        (plain, lambda *out: rms_norm(x, EPS, *out)),
         (half, lambda *out: gate(x, *out)),
     ):
         values = torch.zeros(expected.shape, dtype=torch.float8_e4m3fn, device=DEVICE)
@@ -172,6 +181,23 @@ def test_attention(dtype: torch.dtype, kept: torch.dtype | None, splits: int, bl
     # 8 bits may differ by a whole step where the exact key lies between two of their numbers.
     assert_equal(keys.to(dtype) if kept is None else keys.bfloat16(), plain_keys)
     assert torch.equal(values.float(), plain_values.float())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_attention_norms_a_product(dtype: torch.dtype) -> None:
+    qkv, of = randn(2, (KV * GROUP + 2 * KV) * DIM, dtype=dtype), randn(2, 40, dtype=dtype) * 5
+    keys, values = (randn(2, KV, CONTEXT, DIM, dtype=dtype) for _ in range(2))
+    cos, sin = randn(CONTEXT, DIM // 2), randn(CONTEXT, DIM // 2)
+    rows, positions = torch.tensor([1, 0], dtype=torch.int32, device=DEVICE), torch.tensor([0, 60], device=DEVICE)
+    plain, turned = (keys.clone(), values.clone()), (keys.clone(), values.clone())
+    normed = (qkv.float() * scale_of(of)).to(dtype)
+    expected = attend_reference(normed, *plain, rows, positions, cos, sin)
+    out, shared = torch.zeros_like(expected), Scratch.on(DEVICE, *scratch_sizes(2, KV * GROUP, DIM, 2))
+    attend(qkv, keys, values, rows, positions, cos, sin, out, shared, of=of, eps=EPS, splits=2, block=16)
+    assert_equal(out, expected)
+    turn_rows(qkv, *turned, rows, positions, cos, sin, of, EPS)
+    for mine, theirs in zip((keys, values, *turned), (*plain, *plain), strict=True):
+        assert_equal(mine, theirs)
 
 
 def test_keys_and_values_of_8_bits_saturate() -> None:
@@ -237,9 +263,9 @@ def states() -> list[SlotState]:
 
 
 def table(rows: int) -> Embedding:
-    x = torch.zeros(rows, 40, device=DEVICE)
-    normed = Normed(torch.zeros_like(x), torch.ones(rows, 3, device=DEVICE))
-    return Embedding(randn(29_000, 40), torch.rand(40).to(DEVICE), x, normed)
+    return Embedding(
+        randn(29_000, 40), Normed(torch.zeros(rows, 40, device=DEVICE), torch.ones(rows, 3, device=DEVICE))
+    )
 
 
 def test_draws_equal_the_sampler(states: list[SlotState]) -> None:
@@ -264,10 +290,8 @@ def test_draws_equal_the_sampler(states: list[SlotState]) -> None:
         assert torch.equal(state.last_seen, plain.last_seen)
         assert torch.equal(state.token, first_audio + k * CODEBOOK_SIZE + code)
         if k < FRAME_TOKENS - 1:
-            assert torch.equal(embedding.x, embedding.weight[state.token])
-            complete = embedding.normed.complete(EPS)
-            scale = torch.rsqrt(embedding.x.square().mean(-1, keepdim=True) + EPS)
-            assert_equal(complete, embedding.x * scale * embedding.gain)
+            assert torch.equal(embedding.x.values, embedding.weight[state.token])
+            assert_equal(embedding.x.complete(EPS), norm_reference(embedding.x.values))
         plain.frame += k == FRAME_TOKENS - 1
         assert torch.equal(state.frame, plain.frame)
     assert state.position.tolist() == [12] * count  # four steps from 10 on, kept below the limit
@@ -284,7 +308,7 @@ def test_a_row_without_a_stream_changes_nothing(states: list[SlotState]) -> None
     for name in ("token", "position", "frame", "last_seen"):
         assert torch.equal(getattr(state, name), getattr(plain, name))
     assert int(state.last_seen.max()) == NEVER_SEEN
-    assert not embedding.x.any()
+    assert not embedding.x.values.any()
 
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter refuses what has no maximum")

@@ -11,12 +11,24 @@ from transformers import GenerationConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from engine.model.checkpoint import DUMMY_MODELS
+from engine.model.llama import TorchLlama
 from engine.model.native import NativeLlama, supports
 from engine.model.rope import inverse_frequencies
 from engine.model.slots import Sampling
-from engine.model.weights import LlamaShape
+from engine.model.weights import LlamaShape, load_weights
 from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS
-from tests.engine.language import GREEDY, NEVER, Build, Loaded, Voice, converse, load, reference_frames, sampling
+from tests.engine.language import (
+    CONTEXT,
+    GREEDY,
+    NEVER,
+    Build,
+    Loaded,
+    Voice,
+    converse,
+    load,
+    reference_frames,
+    sampling,
+)
 from tests.tiny import LLAMA3_ROPE, TinyLlama
 from tests.tiny import VOCAB as TINY_VOCAB
 
@@ -89,6 +101,21 @@ def test_steps_give_the_logits_of_transformers(variant: Loaded) -> None:
     for at, token in enumerate(spoken, start=len(prompt)):
         hidden = model.step(torch.tensor([token]), torch.tensor([2]), torch.tensor([at]), length=at + 1)
         torch.testing.assert_close(model.logits(hidden)[0], expected[at], atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_norms_are_folded_into_what_reads_them(variant: Loaded) -> None:
+    checkpoint = variant.checkpoint
+    weights = load_weights(variant.folder, checkpoint.shape, checkpoint.layout, torch.device("cpu"), torch.float32)
+    ids = variant.ids("Folded once, and then again.")
+    for _ in range(2):  # the second time nothing is left to be done
+        weights.fold_norms()
+        folded = TorchLlama(checkpoint.shape, weights, checkpoint.layout, 1, CONTEXT)
+        plain = variant.plain()
+        for k in range(FRAME_TOKENS):
+            mine, theirs = (model.prefill(0, ids) @ model.weights.head[k].T for model in (folded, plain))
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+        assert all((layer.input_norm == 1).all() and (layer.post_norm == 1).all() for layer in weights.layers)
 
 
 def test_steps_at_different_positions_in_one_batch(tied: Loaded) -> None:

@@ -35,17 +35,18 @@ def loaded(llama_folder: Callable[[TinyLlama], Path]) -> Loaded:
 @torch.inference_mode()
 @pytest.mark.parametrize("way", [partial(few_tokens, early=False), many_tokens], ids=["few", "many"])
 def test_a_prompts_keys_and_values(loaded: Loaded, way: Callable[..., None]) -> None:
-    shape = loaded.checkpoint.shape
-    weights = load_weights(loaded.folder, shape, loaded.checkpoint.layout, DEVICE, torch.float32)
-    plain = TorchLlama(shape, weights, loaded.checkpoint.layout, 3, CONTEXT)
+    shape, layout = loaded.checkpoint.shape, loaded.checkpoint.layout
+    stored, weights = (load_weights(loaded.folder, shape, layout, DEVICE, torch.float32) for _ in range(2))
+    plain = TorchLlama(shape, stored, layout, 3, CONTEXT)
+    weights.fold_norms()
     prompts = [(loaded.ids("A prompt.") * 5)[:length] for length in (SIZE, 13)]
     for slot, ids in zip(SLOTS, prompts, strict=True):
         plain.prefill(slot, ids)
     keys, values = torch.zeros_like(plain.keys), torch.zeros_like(plain.values)
     slots = torch.tensor(SLOTS, device=DEVICE)
 
-    def keep(i: int, qkv: Tensor) -> None:
-        turn_and_keep(qkv, keys[i], values[i], slots, plain.cos, plain.sin)
+    def keep(i: int, qkv: Tensor, of: Tensor | None) -> None:
+        turn_and_keep(qkv, keys[i], values[i], slots, plain.cos, plain.sin, of, shape.eps)
 
     def attend(qkv: Tensor) -> Tensor:
         heads = (shape.heads, shape.kv_heads, shape.kv_heads)

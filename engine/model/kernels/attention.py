@@ -19,23 +19,25 @@ from engine.model.fp8 import saturated
 from engine.model.kernels.cast import cast, halves
 from engine.model.kernels.chain import begin, wait
 from engine.model.kernels.linear import Scratch
+from engine.model.kernels.norm import load_row, row_scale
 
 
 def attend(
     qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, out: Tensor,
-    scratch: Scratch, *, splits: int, block: int = 64, warps: int = 4, stages: int = 2, policy: str = "",
-    early: bool = False,
+    scratch: Scratch, *, of: Tensor | None = None, eps: float = 0.0, splits: int, block: int = 64, warps: int = 4,
+    stages: int = 2, policy: str = "", early: bool = False,
 ) -> None:  # fmt: skip
     """out [M, heads * D] for qkv [M, (heads + 2 kv_heads) * D] of the slots `rows` [M]; -1: no stream.
 
     keys, values [slots, kv_heads, context, D] of one layer, of qkv's type or float8_e4m3fn; positions [slots]; cos, sin
-    float32 [context, D / 2].
+    float32 [context, D / 2]. With `of` qkv is a product of those rows [M, K], and taken for what their normed ones
+    would give.
     """
     _, kv_heads, context, dim = keys.shape
     group = out.shape[1] // (kv_heads * dim)
     _attend[(rows.shape[0], kv_heads, splits)](
         qkv, keys, values, rows, positions, cos, sin, out, scratch.partial, scratch.arrived,
-        math.log2(math.e) / math.sqrt(dim),
+        math.log2(math.e) / math.sqrt(dim), of, eps, K=of.shape[1] if of is not None else 0,
         CONTEXT=context, D=dim, KV=kv_heads, GROUP=group, PAD=16, BLOCK=block, SPLITS=splits, POLICY=policy,
         EARLY=early, num_warps=warps, num_stages=stages, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
@@ -73,20 +75,20 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 @triton.jit
-def _rotated(at, d, cos, sin, position, valid, D: tl.constexpr):
-    """The heads at pointers `at` [R, 1], turned to `position`: [R, D] in their own type."""
+def _rotated(at, d, cos, sin, position, valid, norm, D: tl.constexpr):
+    """The heads at pointers `at` [R, 1], times `norm`, turned to `position`: [R, D] in their own type."""
     half = (d % (D // 2))[None, :]
     own = tl.load(at + d[None, :], mask=valid, other=0.0)
     other = tl.load(at + ((d + D // 2) % D)[None, :], mask=valid, other=0.0).to(tl.float32)
     c = tl.load(cos + position * (D // 2) + half)
     s = tl.load(sin + position * (D // 2) + half)
     s = tl.where((d < D // 2)[None, :], -s, s)
-    return (own.to(tl.float32) * c + other * s).to(own.dtype)
+    return (norm * (own.to(tl.float32) * c + other * s)).to(own.dtype)
 
 
 @triton.jit
 def _attend(
-    qkv, keys, values, rows, positions, cos, sin, out, partial, arrived, scale,
+    qkv, keys, values, rows, positions, cos, sin, out, partial, arrived, scale, of, eps, K: tl.constexpr,
     CONTEXT: tl.constexpr, D: tl.constexpr, KV: tl.constexpr, GROUP: tl.constexpr, PAD: tl.constexpr,
     BLOCK: tl.constexpr, SPLITS: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -111,11 +113,15 @@ def _attend(
     t = low + tl.arange(0, BLOCK)
     cache = (slot * KV + kv_head) * CONTEXT * D
     at = cache + t[:, None].to(tl.int64) * D + d[None, :]
+    if K > 0:
+        # Written long ago: what multiplies these rows lets nobody in before it has ended.
+        residual = load_row(of, row, K)
     k = tl.load(keys + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
     v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
     wait(EARLY)
     token = qkv + row.to(tl.int64) * ((GROUP + 2) * KV * D)
-    q = _rotated(token + (kv_head * GROUP + r)[:, None] * D, d, cos, sin, position, (r < GROUP)[:, None], D)
+    norm = row_scale(residual, eps, K) if K > 0 else 1.0
+    q = _rotated(token + (kv_head * GROUP + r)[:, None] * D, d, cos, sin, position, (r < GROUP)[:, None], norm, D)
     if (keys.dtype.element_ty == tl.float8e4nv) and (q.dtype == tl.bfloat16):
         # Every number of 8 bits is one of float16, and the way there is short; weights are at most 1.
         q = tl.clamp(q.to(tl.float32), -65504.0, 65504.0).to(tl.float16)
@@ -126,7 +132,7 @@ def _attend(
         # The new token is the first that this program attends to, from registers.
         new = cache + position.to(tl.int64) * D + d
         at_key = token + (KV * GROUP + kv_head) * D
-        key, value = _kept(at_key, at_key + KV * D, keys + new, values + new, d, cos, sin, position, D)
+        key, value = _kept(at_key, at_key + KV * D, keys + new, values + new, d, cos, sin, position, norm, D)
         best = tl.sum(q.to(tl.float32) * key.to(tl.float32), 1) * scale
         mass = tl.full((PAD,), 1.0, dtype=tl.float32)
         mixed += value.to(tl.float32)[None, :]
@@ -165,11 +171,12 @@ def _left(
 
 
 @triton.jit
-def _kept(at_key, at_value, to_key, to_value, d, cos, sin, position, D: tl.constexpr):
-    """The new token's key [1, D], turned, and value [D], after writing them into the cache."""
+def _kept(at_key, at_value, to_key, to_value, d, cos, sin, position, norm, D: tl.constexpr):
+    """The new token's key [1, D], turned, and value [D], both times `norm`, after writing them into the cache."""
     one = tl.arange(0, 1)[:, None]
-    key = cast(_rotated(at_key + one, d, cos, sin, position, one == 0, D), to_key.dtype.element_ty)
-    value = cast(tl.load(at_value + d), to_value.dtype.element_ty)
+    key = cast(_rotated(at_key + one, d, cos, sin, position, one == 0, norm, D), to_key.dtype.element_ty)
+    value = tl.load(at_value + d)
+    value = cast((norm * value.to(tl.float32)).to(value.dtype), to_value.dtype.element_ty)
     tl.store(to_key[None, :], key)
     tl.store(to_value, value)
     return key, value

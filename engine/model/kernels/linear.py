@@ -63,8 +63,8 @@ class Scratch:
 class Normed:
     """An RMS norm that whoever writes a row begins and whoever reads it completes.
 
-    The normed row is `values` [M, K] (the row times the norm's weight) over the root of the row's mean square, whose
-    sum lies in `squares`, float32 [M, parts], in parts.
+    The normed row is `values` [M, K] over the root of the row's mean square, whose sum lies in `squares`, float32
+    [M, parts], in parts. The norm's weight is in the matrices that read it: see LlamaWeights.fold_norms.
     """
 
     values: Tensor
@@ -83,16 +83,15 @@ def linear(
     """out [M, N] = x [M, K] times weight^T. `gated`: weight holds gate and up rows, [2N, K]; out = silu(gate) * up."""
     values = x.values if isinstance(x, Normed) else x
     squares = x.squares if isinstance(x, Normed) else None
-    _launch(values, squares, weight, out, None, None, tile, eps, gated, scratch, early)
+    _launch(values, squares, weight, out, None, tile, eps, gated, scratch, early)
 
 
 def linear_add(
-    x: Tensor, weight: Matrix, out: Tensor, gain: Tensor, normed: Normed, tile: Tile, *,
-    scratch: Scratch | None = None, early: bool = False,
-) -> None:  # fmt: skip
-    """out [M, N] += x [M, K] times weight^T, and the norm of the new `out`, with weight `gain` [N], into `normed`."""
-    assert normed.squares.shape[1] == parts(out.shape[1], tile), (normed.squares.shape, tile)
-    _launch(x, None, weight, out, gain, normed, tile, 0.0, False, scratch, early)
+    x: Tensor, weight: Matrix, out: Normed, tile: Tile, *, scratch: Scratch | None = None, early: bool = False
+) -> None:
+    """out's values [M, N] += x [M, K] times weight^T, and their squares' sums into its squares."""
+    assert out.squares.shape[1] == parts(out.values.shape[1], tile), (out.squares.shape, tile)
+    _launch(x, None, weight, out.values, out.squares, tile, 0.0, False, scratch, early)
 
 
 def linear_reference(x: Tensor | Normed, weight: Matrix, *, eps: float = 0.0, gated: bool = False) -> Tensor:
@@ -110,34 +109,33 @@ def parts(outputs: int, tile: Tile) -> int:
 
 
 def _launch(
-    x: Tensor, squares: Tensor | None, weight: Matrix, out: Tensor, gain: Tensor | None, normed: Normed | None,
-    tile: Tile, eps: float, gated: bool, scratch: Scratch | None, early: bool,
+    x: Tensor, squares: Tensor | None, weight: Matrix, out: Tensor, next_squares: Tensor | None, tile: Tile,
+    eps: float, gated: bool, scratch: Scratch | None, early: bool,
 ) -> None:  # fmt: skip
     rows, inputs = x.shape
     outputs = out.shape[1]
     assert weight.shape == (outputs * (2 if gated else 1), inputs), (weight.shape, out.shape, x.shape)
     assert tile.splits == 1 or (scratch is not None and not gated)
     matrix, scales = (weight.values, weight.scale) if isinstance(weight, Fp8Matrix) else (weight, None)
-    begun = (normed.values, normed.squares) if normed else (None, None)
     early_launch = {"launch_pdl": True} if early else {}
     if tile.rows == 1:
         assert rows == 1
         block = max(tile.inputs, triton.next_power_of_2(triton.cdiv(inputs, 4)))
         single[(parts(outputs, tile),)](
-            x, squares, matrix, scales, out, gain, *begun, eps,
+            x, squares, matrix, scales, out, next_squares, eps,
             N=outputs, K=inputs, BN=tile.outputs, BK=block, PARTS=squares.shape[1] if squares is not None else 0,
-            GATED=gated, ADD=gain is not None, LATE=tile.lead > 0, POLICY=tile.policy,
+            GATED=gated, ADD=next_squares is not None, LATE=tile.lead > 0, POLICY=tile.policy,
             EARLY=early, num_warps=tile.warps, num_stages=1, **early_launch,
         )  # fmt: skip
         return
     splits = tile.splits if inputs % tile.splits == 0 else 1
     grid = (parts(outputs, tile), splits, triton.cdiv(rows, tile.rows))
     _linear[grid](
-        x, squares, matrix, scales, out, gain, *begun,
+        x, squares, matrix, scales, out, next_squares,
         scratch.partial if scratch else None, scratch.arrived if scratch else None, rows, eps,
         N=outputs, K=inputs, BM=tile.rows, BN=tile.outputs, BK=tile.inputs, SPLITS=splits,
         PARTS=squares.shape[1] if squares is not None else 0, GATED=gated,
-        ADD=gain is not None, LEAD=tile.lead, POLICY=tile.policy, EARLY=early,
+        ADD=next_squares is not None, LEAD=tile.lead, POLICY=tile.policy, EARLY=early,
         LINES=_lines(min(tile.ahead, inputs // splits) * matrix.element_size()) if early else 0,
         LINE=CACHE_LINE // matrix.element_size(), num_warps=tile.warps, num_stages=_stages(tile, gated, x, matrix),
         **early_launch,
@@ -164,7 +162,7 @@ def _lines(size: int) -> int:
 
 @triton.jit(do_not_specialize=["rows"])
 def _linear(  # noqa: C901 - its branches are taken when it is compiled
-    x, squares, weight, scales, out, gain, normed, normed_squares, partial, arrived, rows, eps,
+    x, squares, weight, scales, out, next_squares, partial, arrived, rows, eps,
     N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
     PARTS: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, LEAD: tl.constexpr, LINES: tl.constexpr,
     LINE: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
@@ -187,8 +185,6 @@ def _linear(  # noqa: C901 - its branches are taken when it is compiled
         prefetch(weight + line)
         if GATED:
             prefetch(weight + N * K + line)
-    if ADD:
-        weight_of_norm = tl.load(gain + n, mask=n < N, other=0.0)
     wait(EARLY)
     target = m[:, None].to(tl.int64) * N + n[None, :]
     kept = in_rows & (n < N)[None, :]
@@ -220,8 +216,9 @@ def _linear(  # noqa: C901 - its branches are taken when it is compiled
     rounded = total.to(out.dtype.element_ty)
     tl.store(out + target, rounded, mask=kept)
     if ADD:
-        part = normed_squares + m * tl.num_programs(0) + tl.program_id(0)
-        _begin_norm(rounded, kept, weight_of_norm, normed + target, part, m < rows)
+        wide = tl.where(kept, rounded.to(tl.float32), 0.0)
+        part = next_squares + m * tl.num_programs(0) + tl.program_id(0)
+        tl.store(part, tl.sum(wide * wide, 1), mask=m < rows)
 
 
 @triton.jit
@@ -268,12 +265,3 @@ def _product(
             u = tl.load(at_w + GAP + start, mask=inside, other=0.0, eviction_policy=POLICY)
             second = tl.dot(a, tl.trans(cast(u, a.dtype)), second, input_precision="ieee")
     return total, second
-
-
-@triton.jit
-def _begin_norm(rounded, kept, gain, at, part, in_rows):
-    """Leaves what `Normed` holds of a tile: its values times the norm's weight, its share of the sums of squares."""
-    wide = tl.where(kept, rounded.to(tl.float32), 0.0)
-    weighed = wide * gain.to(tl.float32)[None, :]
-    tl.store(at, weighed.to(rounded.dtype), mask=kept)
-    tl.store(part, tl.sum(wide * wide, 1), mask=in_rows)

@@ -27,25 +27,19 @@ _MIX_2 = tl.constexpr(0x94D049BB133111EB)
 
 @dataclass(frozen=True)
 class Embedding:
-    """Where tokens' embeddings [vocab, hidden] go: into `x` [M, hidden], and, with `gain`, into the first norm."""
+    """Where tokens' embeddings `weight` [vocab, hidden] go: the residual stream, whose first norm they begin."""
 
     weight: Tensor
-    gain: Tensor
-    x: Tensor
-    normed: Normed
+    x: Normed
 
     def arguments(self) -> tuple[Tensor, ...]:
         """For a kernel."""
-        return self.weight, self.gain, self.x, self.normed.values, self.normed.squares
+        return self.weight, self.x.values, self.x.squares
 
     def sizes(self) -> dict[str, int]:
         """For a kernel."""
-        hidden, squares = self.x.shape[1], self.normed.squares
-        return {
-            "HIDDEN": hidden,
-            "PARTS": squares.shape[1],
-            "BLOCK": triton.next_power_of_2(hidden),
-        }
+        hidden = self.x.values.shape[1]
+        return {"HIDDEN": hidden, "PARTS": self.x.squares.shape[1], "BLOCK": triton.next_power_of_2(hidden)}
 
 
 def draw(
@@ -73,7 +67,7 @@ def enter(state: SlotState, rows: Tensor, table: Embedding) -> None:
 
 @triton.jit
 def _embed(
-    embed, gain, x, normed, squares, token, row,
+    embed, x, squares, token, row,
     HIDDEN: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     h = tl.arange(0, BLOCK)
@@ -82,22 +76,19 @@ def _embed(
     wide = values.to(tl.float32)
     at = row.to(tl.int64) * HIDDEN + h
     tl.store(x + at, values, mask=inside)
-    tl.store(
-        normed + at, (wide * tl.load(gain + h, mask=inside, other=0.0).to(tl.float32)).to(values.dtype), mask=inside
-    )
     p = tl.arange(0, triton.next_power_of_2(PARTS))
     tl.store(squares + row * PARTS + p, tl.where(p == 0, tl.sum(wide * wide, 0), 0.0), mask=p < PARTS)
 
 
 @triton.jit
 def _enter(
-    rows, tokens, embed, gain, x, normed, squares,
+    rows, tokens, embed, x, squares,
     HIDDEN: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     slot = tl.load(rows + row)
     if slot >= 0:
-        _embed(embed, gain, x, normed, squares, tl.load(tokens + slot), row, HIDDEN, PARTS, BLOCK)
+        _embed(embed, x, squares, tl.load(tokens + slot), row, HIDDEN, PARTS, BLOCK)
 
 
 @triton.jit
@@ -184,7 +175,7 @@ def _lowest_kept(ranks, end_rank, weights, end_weight, best, top_k, top_p, CODES
 @triton.jit
 def _draw(
     logits, rows, tokens, positions, frames, seeds, temperatures, top_ps, penalties, top_ks, windows, last_seen, limits,
-    embed, gain, x, normed, squares, codes, ended, stride, first_token,
+    embed, x, squares, codes, ended, stride, first_token,
     SLOT: tl.constexpr, FRAME: tl.constexpr, CODES: tl.constexpr, HIDDEN: tl.constexpr, PARTS: tl.constexpr,
     BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -242,4 +233,4 @@ def _draw(
     if SLOT == FRAME - 1:
         tl.store(frames + slot, frame + 1)
     else:
-        _embed(embed, gain, x, normed, squares, first_token + drawn, row, HIDDEN, PARTS, BLOCK)
+        _embed(embed, x, squares, first_token + drawn, row, HIDDEN, PARTS, BLOCK)

@@ -19,7 +19,7 @@ SHRUNK = tl.constexpr(16.0)
 
 @triton.jit
 def single(  # noqa: C901 - its branches are taken when it is compiled
-    x, squares, weight, scales, out, gain, normed, normed_squares, eps,
+    x, squares, weight, scales, out, next_squares, eps,
     N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PARTS: tl.constexpr,
     GATED: tl.constexpr, ADD: tl.constexpr, LATE: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -39,9 +39,7 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
         own = tl.load(scales + tl.minimum(n, N - 1))
         if GATED:
             other = tl.load(scales + N + tl.minimum(n, N - 1))
-    before, weight_of_norm = None, None
-    if ADD:
-        weight_of_norm = tl.load(gain + n, mask=n < N, other=0.0)
+    before = None
     wait(EARLY)
     if LATE:
         begin(EARLY)
@@ -57,18 +55,7 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
         # Of a known size, the row may be float16's: two numbers an instruction, sums of at most four products.
         norm = tl.rsqrt(tl.sum(square, 0) / K + eps) / SHRUNK
         x0, x1, x2, x3 = _halved(x0, norm), _halved(x1, norm), _halved(x2, norm), _halved(x3, norm)
-    # The weights' type is widened here and not where they are read: until now they need no wait and few registers.
-    total, second = _times(w0, x0, HALF), _times(u0, x0, HALF)
-    if K > BK:
-        total += _times(w1, x1, HALF)
-        second += _times(u1, x1, HALF)
-    if K > 2 * BK:
-        total += _times(w2, x2, HALF)
-        second += _times(u2, x2, HALF)
-    if K > 3 * BK:
-        total += _times(w3, x3, HALF)
-        second += _times(u3, x3, HALF)
-    y = tl.sum(total.to(tl.float32), 1)
+    y = _sums(w0, w1, w2, w3, x0, x1, x2, x3, K, BK, HALF)
     if scales is not None:
         y *= own
     scale = SHRUNK
@@ -77,13 +64,26 @@ def single(  # noqa: C901 - its branches are taken when it is compiled
             scale = tl.rsqrt(tl.sum(square, 0) / K + eps)
         y *= scale
     if GATED:
-        z = tl.sum(second.to(tl.float32), 1)
+        z = _sums(u0, u1, u2, u3, x0, x1, x2, x3, K, BK, HALF)
         if scales is not None:
             z *= other
         if PARTS > 0:
             z *= scale
         y = y / (1.0 + tl.exp(-y)) * z
-    _stored(y, n, out, before, weight_of_norm, normed, normed_squares, N, ADD)
+    _stored(y, n, out, before, next_squares, N, ADD)
+
+
+@triton.jit
+def _sums(w0, w1, w2, w3, x0, x1, x2, x3, K: tl.constexpr, BK: tl.constexpr, HALF: tl.constexpr):
+    """The outputs, float32 [BN]. The weights' type is widened here: where they were read they need no wait for that."""
+    total = _times(w0, x0, HALF)
+    if K > BK:
+        total += _times(w1, x1, HALF)
+    if K > 2 * BK:
+        total += _times(w2, x2, HALF)
+    if K > 3 * BK:
+        total += _times(w3, x3, HALF)
+    return tl.sum(total.to(tl.float32), 1)
 
 
 @triton.jit
@@ -99,15 +99,14 @@ def _times(w, x, HALF: tl.constexpr):
 
 
 @triton.jit
-def _stored(y, n, out, before, gain, normed, squares, N: tl.constexpr, ADD: tl.constexpr):
-    """A program's outputs; with ADD what was there `before` is in them, and the norm of the sums is begun."""
+def _stored(y, n, out, before, squares, N: tl.constexpr, ADD: tl.constexpr):
+    """A program's outputs; with ADD what was there `before` is in them, and the sums' own squares are summed."""
     if ADD:
         y += before.to(tl.float32)
     kept, rounded = n < N, y.to(out.dtype.element_ty)
     tl.store(out + n, rounded, mask=kept)
     if ADD:
         wide = tl.where(kept, rounded.to(tl.float32), 0.0)
-        tl.store(normed + n, (wide * gain.to(tl.float32)).to(rounded.dtype), mask=kept)
         tl.store(squares + tl.program_id(0), tl.sum(wide * wide, 0))
 
 
