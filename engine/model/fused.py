@@ -81,7 +81,7 @@ SOME = Plan(
     ),
     Attention(warps=2),
 )
-MANY = Plan(2**20, None, Attention())
+MANY = Plan(2**20, None, Attention(policy="evict_first"))
 PLANS = (ONE, FEW, SOME, MANY)
 
 # Layers of 8 bits. One stream: 256 inputs a warp, see engine.model.kernels.single.
@@ -119,8 +119,8 @@ SOME_FP8 = Plan(
     Attention(),
 )
 PLANS_FP8 = (ONE_FP8, FEW_FP8, SOME_FP8, MANY)
-# Keys and values of 8 bits: a block takes registers for the wider numbers too, so more warps share it.
-CUTS_FP8 = (ONE.attention, FEW.attention, Attention(warps=8), Attention(warps=8))
+# Keys and values of 8 bits.
+CUTS_FP8 = (ONE.attention, FEW.attention, Attention(warps=8), Attention(warps=2, stages=3))
 
 
 def plans_of(weights: LlamaWeights, keys: Tensor, invariant: bool = False) -> tuple[Plan, ...]:

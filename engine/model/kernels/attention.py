@@ -35,7 +35,8 @@ def attend(
     """
     _, kv_heads, context, dim = keys.shape
     group = out.shape[1] // (kv_heads * dim)
-    _attend[(rows.shape[0], kv_heads, splits)](
+    # A row's heads one after another: programs that run at once read neighbouring memory.
+    _attend[(kv_heads, rows.shape[0], splits)](
         qkv, keys, values, rows, positions, cos, sin, out, scratch.partial, scratch.arrived,
         math.log2(math.e) / math.sqrt(dim), of, eps, K=of.shape[1] if of is not None else 0,
         CONTEXT=context, D=dim, KV=kv_heads, GROUP=group, PAD=16, BLOCK=block, SPLITS=splits, POLICY=policy,
@@ -93,7 +94,7 @@ def _attend(
     BLOCK: tl.constexpr, SPLITS: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     begin(EARLY)
-    row, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    kv_head, row, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     # The product that makes q, k and v lets this kernel in when all before it is written: only they are waited for.
     slot = tl.load(rows + row).to(tl.int64)
     if slot < 0:
@@ -148,7 +149,7 @@ def _attend(
         result = (mixed / mass[:, None]).to(out.dtype.element_ty)
         tl.store(out + (first + r)[:, None] * D + d[None, :], result, mask=(r < GROUP)[:, None])
         return
-    stats = partial + tl.num_programs(0).to(tl.int64) * KV * GROUP * SPLITS * D
+    stats = partial + tl.num_programs(1).to(tl.int64) * KV * GROUP * SPLITS * D
     counter = arrived + row * KV + kv_head
     _left(partial, stats, counter, out, first, split, live, best, mass, mixed, D, GROUP, PAD, SPLITS)
 
