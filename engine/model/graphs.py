@@ -176,7 +176,7 @@ class GraphLlama:
             return step.attention.prefill(q, k, v).flatten(0, 1)
 
         x = weights.embed[self._ids[: count * size]]
-        # With weights of 8 bits all prompts' rows have 8 bits, so that a prompt's keys do not depend on its company.
+        # With weights of 8 bits the rows of all prompts have 8 bits (where they fit), whatever a prompt's company.
         if count * size <= FEW_TOKENS and not weights.quantised:
             few_tokens(x, weights, shape, keep, attend, step.early)
         else:

@@ -1,6 +1,6 @@
-"""A layer of many rows: the library's matrix products, with kernels for norm and activation between them.
+"""A layer of many rows: the library's matrix products, with kernels for the activation between them.
 
-Where the layer's weights have 8 bits the rows become 8 bits, too, each with a scale of its own (W8A8).
+Where the layer's weights have 8 bits the rows are normed and become 8 bits, too, each with a scale of its own (W8A8).
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ def _gated(both: Tensor, of: Tensor | None, eps: float, matrix: Matrix, early: b
 
 
 def product(rows: Tensor | Rows8, matrix: Matrix, out: Tensor) -> Tensor:
-    """out [M, N] = rows [M, K] times matrix^T; -> out."""
+    """out [M, N] = rows [M, K] times matrix^T; -> out.
+
+    Never launched early: attention reads the rows before it waits, see engine.model.kernels.attention.
+    """
     if isinstance(matrix, Tensor):
         assert isinstance(rows, Tensor)
         return torch.mm(rows, matrix.t(), out=out)

@@ -67,7 +67,7 @@ class TorchLlama:
         return self._norm(x, self.weights.norm)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Over the whole vocabulary, float32 [..., vocab]: for parity with other implementations."""
+        """Over the whole vocabulary, float32 [..., vocab], while no norm is folded: for parity with others."""
         return F.linear(hidden, self.weights.lm_head).float()
 
     @torch.inference_mode()

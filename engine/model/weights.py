@@ -97,7 +97,8 @@ class LlamaWeights:
         """Moves the norms' weights into the matrices that read their output, in place; once it is done, a no-op.
 
         A norm is one number a row then, which may be applied to a product as well. In bf16 each weight is rounded once
-        more, and in return no normed number is. Matrices of 8 bits were folded before they were rounded to them.
+        more, and in return no normed number is. Matrices of 8 bits were folded before they were rounded to them. With
+        `lm_head` the last norm's rows no longer give logits, with `head` they do.
         """
         for layer in self.layers:
             _fold(layer.input_norm, layer.qkv)
@@ -105,7 +106,7 @@ class LlamaWeights:
         _fold(self.norm, self.head)
 
     def to(self, dtype: torch.dtype) -> LlamaWeights:
-        """A copy in another type, without matrices of 8 bits; a tied head stays tied."""
+        """In another type, without matrices of 8 bits; a tied head stays tied. What has that type is shared."""
         embed = self.embed.to(dtype)
         tied = self.lm_head.data_ptr() == self.embed.data_ptr()
         layers = [
@@ -239,24 +240,31 @@ def _assemble(
         at = f"model.layers.{i}."
         attention, mlp = at + "self_attn.", at + "mlp."
         input_norm = read(at + "input_layernorm.weight", shape.hidden)
-        qkv = torch.cat(
-            [
-                read(attention + "q_proj.weight", queries, shape.hidden),
-                read(attention + "k_proj.weight", kv, shape.hidden),
-                read(attention + "v_proj.weight", kv, shape.hidden),
-            ]
-        )
         post_norm = read(at + "post_attention_layernorm.weight", shape.hidden)
-        gate_up = torch.cat(
-            [read(mlp + f"{name}_proj.weight", shape.intermediate, shape.hidden) for name in ("gate", "up")]
-        )
         layers.append(
             LayerWeights(
                 input_norm=input_norm,
-                qkv=kept(qkv, input_norm),
+                qkv=kept(
+                    torch.cat(
+                        [
+                            read(attention + "q_proj.weight", queries, shape.hidden),
+                            read(attention + "k_proj.weight", kv, shape.hidden),
+                            read(attention + "v_proj.weight", kv, shape.hidden),
+                        ]
+                    ),
+                    input_norm,
+                ),
                 attn_out=kept(read(attention + "o_proj.weight", shape.hidden, queries)),
                 post_norm=post_norm,
-                gate_up=kept(gate_up, post_norm),
+                gate_up=kept(
+                    torch.cat(
+                        [
+                            read(mlp + "gate_proj.weight", shape.intermediate, shape.hidden),
+                            read(mlp + "up_proj.weight", shape.intermediate, shape.hidden),
+                        ]
+                    ),
+                    post_norm,
+                ),
                 down=kept(read(mlp + "down_proj.weight", shape.hidden, shape.intermediate)),
             )
         )

@@ -64,9 +64,16 @@ def build(loaded: Loaded, weights: dict[torch.dtype, LlamaWeights]) -> Callable[
 
 @pytest.fixture
 def plain(loaded: Loaded, weights: dict[torch.dtype, LlamaWeights]) -> Callable[..., TorchLlama]:
-    """`plain(slots, dtype)`: plain torch on the GPU."""
+    """`plain(slots, dtype)`: plain torch on the GPU; in bf16 with norms folded as the graphs have them."""
     checkpoint = loaded.checkpoint
-    return lambda slots, dtype: TorchLlama(checkpoint.shape, weights[dtype], checkpoint.layout, slots, CONTEXT)
+    shape, layout = checkpoint.shape, checkpoint.layout
+
+    def model(slots: int, dtype: torch.dtype) -> TorchLlama:
+        stored = dtype == torch.float32
+        taken = load_weights(loaded.folder, shape, layout, DEVICE, dtype) if stored else weights[dtype]
+        return TorchLlama(shape, taken, layout, slots, CONTEXT)
+
+    return model
 
 
 def start(model: GraphLlama | TorchLlama, loaded: Loaded, streams: int) -> None:

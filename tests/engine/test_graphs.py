@@ -47,9 +47,14 @@ def weights_of(loaded: Loaded, dtype: torch.dtype, fp8: bool = False) -> LlamaWe
 
 @pytest.fixture(scope="module")
 def build(loaded: Loaded) -> Models:
-    """`build(slots, dtype, kind, fp8, **options)`: a model on the GPU."""
+    """`build(slots, dtype, kind, fp8, **options)`: a model on the GPU.
+
+    Plain torch has norms as they are stored, but in bf16 folded as the graphs: what rounding a weight once more does is
+    held against transformers' own error (test_gpu_model.py).
+    """
     kinds = itertools.product((torch.float32, torch.bfloat16), (False, True))
     weights = {(dtype, fp8): weights_of(loaded, dtype, fp8) for dtype, fp8 in kinds}
+    stored = {fp8: weights_of(loaded, torch.float32, fp8) for fp8 in (False, True)}
 
     def model(
         slots: int = 1,
@@ -58,7 +63,9 @@ def build(loaded: Loaded) -> Models:
         fp8: bool = False,
         **options: Any,
     ) -> GraphLlama:
-        return kind(loaded.checkpoint.shape, weights[dtype, fp8], loaded.checkpoint.layout, slots, CONTEXT, **options)
+        plain = kind is TorchLlama and dtype == torch.float32
+        taken = stored[fp8] if plain else weights[dtype, fp8]
+        return kind(loaded.checkpoint.shape, taken, loaded.checkpoint.layout, slots, CONTEXT, **options)
 
     return model
 
@@ -235,10 +242,11 @@ def test_streams_that_join_and_leave(loaded: Loaded, build: Models) -> None:
 
 def test_streams_end_as_in_plain_torch(llama_folder: Callable[[TinyLlama], Path]) -> None:
     loaded = load(llama_folder(TinyLlama(tied=False, end_gain=4.0, seed=1)))
-    checkpoint, weights = loaded.checkpoint, weights_of(loaded, torch.float32)
+    checkpoint = loaded.checkpoint
     ended = []
     for kind in (GraphLlama, TorchLlama):
         voices = [Voice(loaded.ids("End."), sampling(seed=i), slot=i, frames=30, min_frames=1) for i in range(8)]
+        weights = weights_of(loaded, torch.float32)
         converse(kind(checkpoint.shape, weights, checkpoint.layout, 8, CONTEXT), voices)
         ended.append([(voice.ended, len(voice.codes)) for voice in voices])
     assert sum(a == b for a, b in zip(*ended, strict=True)) >= 7

@@ -115,7 +115,7 @@ def _attend(
     cache = (slot * KV + kv_head) * CONTEXT * D
     at = cache + t[:, None].to(tl.int64) * D + d[None, :]
     if K > 0:
-        # Written long ago: what multiplies these rows lets nobody in before it has ended.
+        # Written by now: what multiplies these rows is launched after them, and lets nobody in before it has ended.
         residual = load_row(of, row, K)
     k = tl.load(keys + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
     v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)

@@ -1,7 +1,8 @@
 """How one kernel follows another: launched early (programmatic dependent launch), it waits where it needs the results.
 
-Every kernel of a decode step or of the codec calls `begin` first and `wait` before it touches anything that an earlier
-kernel wrote; a kernel that skipped the wait would let its own successor run before its predecessor has finished.
+Every kernel of a decode step or of the codec calls `begin` first, and `wait` before it writes, and before it reads what
+was not complete when its predecessor could first let it in. A kernel that skipped the wait would let its own successor
+run before its predecessor has finished.
 """
 
 # Triton is not everywhere where types are checked, and what its decorator makes of a function has no types.

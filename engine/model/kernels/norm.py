@@ -20,10 +20,7 @@ _LARGEST, _SMALLEST = tl.constexpr(LARGEST), tl.constexpr(SMALLEST)
 def rms_norm(x: Tensor, eps: float, out: Tensor, scale: Tensor | None = None, early: bool = False) -> None:
     """out [M, K] = x over its root mean square; with `scale` as `to_fp8` leaves it."""
     rows, width = x.shape
-    _rms_norm[(rows,)](
-        x, out, scale, eps, K=width, BK=triton.next_power_of_2(width), EARLY=early, num_warps=8,
-        **({"launch_pdl": True} if early else {}),
-    )  # fmt: skip
+    _rms_norm[(rows,)](x, out, scale, eps, K=width, EARLY=early, num_warps=8, **({"launch_pdl": True} if early else {}))
 
 
 def gate(
@@ -70,14 +67,14 @@ def row_scale(values, eps, K: tl.constexpr):
 
 
 @triton.jit
-def _rms_norm(x, out, scales, eps, K: tl.constexpr, BK: tl.constexpr, EARLY: tl.constexpr):
+def _rms_norm(x, out, scales, eps, K: tl.constexpr, EARLY: tl.constexpr):
     begin(EARLY)
     wait(EARLY)
     row = load_row(x, tl.program_id(0), K)
     normed = (row.to(tl.float32) * row_scale(row, eps, K)).to(row.dtype)
     if scales is not None:
         normed = _fitted(normed, scales)
-    k = tl.arange(0, BK)
+    k = tl.arange(0, triton.next_power_of_2(K))
     tl.store(out + tl.program_id(0).to(tl.int64) * K + k, normed.to(out.dtype.element_ty), mask=k < K)
 
 
