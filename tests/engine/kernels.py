@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # bf16 is the GPU's: the interpreter multiplies its bit patterns.
 DTYPES = [torch.float32, torch.bfloat16] if DEVICE.type == "cuda" else [torch.float32]
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+EPS = 1e-5
 
 
 def prepare() -> None:
@@ -45,3 +48,22 @@ def _round_to_fp8() -> None:
         return values.to(torch.float8_e4m3fn).view(torch.uint8).numpy()
 
     interpreter._convert_float = rounded  # type: ignore[attr-defined]
+
+
+def randn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape).to(DEVICE, dtype)
+
+
+def assert_equal(actual: Tensor, expected: Tensor) -> None:
+    """To rounding of the actual tensor's type, relative to the largest values."""
+    error = (actual.float() - expected.float()).norm() / expected.float().norm()
+    assert error < TOLERANCE[actual.dtype]
+
+
+def scale_of(x: Tensor) -> Tensor:
+    """One over each row's root mean square, float32 [M, 1]."""
+    return torch.rsqrt(x.float().square().mean(-1, keepdim=True) + EPS)
+
+
+def norm_reference(x: Tensor) -> Tensor:
+    return x.float() * scale_of(x)

@@ -14,7 +14,7 @@ from torch import Tensor
 from engine import ConfigError
 from engine.model.llama import TorchLlama
 from engine.model.weights import load_weights
-from tests.engine.kernels import DEVICE, DTYPES, prepare
+from tests.engine.kernels import DEVICE, DTYPES, assert_equal, prepare, randn
 from tests.engine.language import load, sampling
 from tests.tiny import LLAMA3_ROPE, TinyLlama
 
@@ -36,7 +36,6 @@ from engine.model.kernels.sampling import enter  # noqa: E402
 
 pytestmark = pytest.mark.gpu if DEVICE.type == "cuda" else []
 SLOTS, KV, GROUP, DIM, CONTEXT = 5, 2, 3, 128, 300
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 ROWS, POSITIONS = [2, -1, 0, 4], [170, 9, 0, 9, CONTEXT - 1]
 BACKENDS = [
     pytest.param(kind, dtype, id=f"{kind.name}-{str(dtype).removeprefix('torch.')}")
@@ -62,16 +61,6 @@ def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     # So that a batch of four rows is gathered in more than one piece.
     monkeypatch.setattr(backends, "GATHERED_ROWS", 3)
-
-
-def randn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape).to(DEVICE, dtype)
-
-
-def assert_equal(actual: Tensor, expected: Tensor) -> None:
-    """To rounding of the actual tensor's type, relative to the largest values."""
-    error = (actual.float() - expected.float()).norm() / expected.float().norm()
-    assert error < TOLERANCE[actual.dtype]
 
 
 class Step:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.engine.kernels import DEVICE, DTYPES, prepare
+from tests.engine.kernels import DEVICE, DTYPES, EPS, prepare, randn
 
 prepare()
 
@@ -16,12 +16,8 @@ from engine.model.library import finish, in_8_bits, project  # noqa: E402
 from engine.model.weights import LayerWeights  # noqa: E402
 
 pytestmark = pytest.mark.gpu if DEVICE.type == "cuda" else []
-EPS, HIDDEN, HEADS, INNER = 1e-5, 64, 96, 80
+HIDDEN, HEADS, INNER = 64, 96, 80
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
-
-
-def randn(*shape: int, dtype: torch.dtype) -> Tensor:
-    return torch.randn(*shape).to(DEVICE, dtype)
 
 
 def layer_of(dtype: torch.dtype, fp8: bool, hidden: int = HIDDEN) -> LayerWeights:
