@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.engine.kernels import DEVICE, DTYPES, EPS, prepare, randn
+from tests.engine.kernels import DEVICE, DTYPES, EPS, norm_reference, prepare, randn, scale_of
 
 prepare()
 
@@ -42,7 +42,7 @@ def product(x: Tensor, matrix: Matrix) -> Tensor:
 
 
 def norm(x: Tensor) -> Tensor:
-    return (x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + EPS)).to(x.dtype)
+    return norm_reference(x).to(x.dtype)
 
 
 def expected_after(x: Tensor, attended: Tensor, layer: LayerWeights) -> Tensor:
@@ -64,7 +64,7 @@ def test_a_layer(dtype: torch.dtype, rows: int, fp8: bool) -> None:
     of = project(x, layer, EPS, qkv)
     assert (of is None) == in_8_bits(x, layer.qkv)
     if of is not None:
-        qkv = (qkv.float() * torch.rsqrt(of.float().square().mean(-1, keepdim=True) + EPS)).to(dtype)
+        qkv = (qkv.float() * scale_of(of)).to(dtype)
     finish(x, attended, layer, EPS)
     for mine, theirs in ((qkv, wanted), (x, after)):
         assert (mine.float() - theirs.float()).norm() / theirs.float().norm() < TOLERANCE[dtype]

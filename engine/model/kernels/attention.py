@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.model.fp8 import saturated
 from engine.model.kernels.cast import cast, halves
-from engine.model.kernels.chain import begin, wait
+from engine.model.kernels.chain import begin, launched, wait
 from engine.model.kernels.linear import Scratch
 from engine.model.kernels.norm import load_row, row_scale
 
@@ -40,7 +40,7 @@ def attend(
         qkv, keys, values, rows, positions, cos, sin, out, scratch.partial, scratch.arrived,
         math.log2(math.e) / math.sqrt(dim), of, eps, K=of.shape[1] if of is not None else 0,
         CONTEXT=context, D=dim, KV=kv_heads, GROUP=group, PAD=16, BLOCK=block, SPLITS=splits, POLICY=policy,
-        EARLY=early, num_warps=warps, num_stages=stages, **({"launch_pdl": True} if early else {}),
+        EARLY=early, num_warps=warps, num_stages=stages, **launched(early),
     )  # fmt: skip
 
 
@@ -113,12 +113,10 @@ def _attend(
     r = tl.arange(0, PAD)
     t = low + tl.arange(0, BLOCK)
     cache = (slot * KV + kv_head) * CONTEXT * D
-    at = cache + t[:, None].to(tl.int64) * D + d[None, :]
     if K > 0:
         # Written by now: what multiplies these rows is launched after them, and lets nobody in before it has ended.
         residual = load_row(of, row, K)
-    k = tl.load(keys + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
-    v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
+    k, v = _block(keys + cache, values + cache, t, high, d, D, POLICY)
     wait(EARLY)
     token = qkv + row.to(tl.int64) * ((GROUP + 2) * KV * D)
     norm = row_scale(residual, eps, K) if K > 0 else 1.0
@@ -140,9 +138,7 @@ def _attend(
     best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed, EARLY)
     for start in tl.range(low + BLOCK, high, BLOCK):
         t = start + tl.arange(0, BLOCK)
-        at = cache + t[:, None].to(tl.int64) * D + d[None, :]
-        k = tl.load(keys + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
-        v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
+        k, v = _block(keys + cache, values + cache, t, high, d, D, POLICY)
         best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed, EARLY)
     first = row.to(tl.int64) * KV * GROUP + kv_head * GROUP
     if live == 1:
@@ -152,6 +148,15 @@ def _attend(
     stats = partial + tl.num_programs(1).to(tl.int64) * KV * GROUP * SPLITS * D
     counter = arrived + row * KV + kv_head
     _left(partial, stats, counter, out, first, split, live, best, mass, mixed, D, GROUP, PAD, SPLITS)
+
+
+@triton.jit
+def _block(keys, values, t, high, d, D: tl.constexpr, POLICY):
+    """The cached keys and values [BLOCK, D] of a head at the positions t; zeros from `high` on."""
+    at = t[:, None].to(tl.int64) * D + d[None, :]
+    k = tl.load(keys + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
+    v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
+    return k, v
 
 
 @triton.jit

@@ -20,6 +20,11 @@ def launches_early(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
+def launched(early: bool) -> dict[str, bool]:
+    """How a kernel is launched: with `early` before the last one has finished."""
+    return {"launch_pdl": True} if early else {}
+
+
 @triton.jit
 def begin(EARLY: tl.constexpr):
     """Lets the next kernel start as soon as this one's programs all run."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.model.fp8 import Fp8Matrix, Matrix, plain
 from engine.model.kernels.cast import cast
-from engine.model.kernels.chain import begin, begin_if, prefetch, wait
+from engine.model.kernels.chain import begin, begin_if, launched, prefetch, wait
 from engine.model.kernels.single import single
 
 CACHE_LINE = 128  # bytes of a cache line
@@ -117,7 +117,6 @@ def _launch(
     assert weight.shape == (outputs * (2 if gated else 1), inputs), (weight.shape, out.shape, x.shape)
     assert tile.splits == 1 or (scratch is not None and not gated)
     matrix, scales = (weight.values, weight.scale) if isinstance(weight, Fp8Matrix) else (weight, None)
-    early_launch = {"launch_pdl": True} if early else {}
     if tile.rows == 1:
         assert rows == 1
         block = max(tile.inputs, triton.next_power_of_2(triton.cdiv(inputs, 4)))
@@ -125,7 +124,7 @@ def _launch(
             x, squares, matrix, scales, out, next_squares, eps,
             N=outputs, K=inputs, BN=tile.outputs, BK=block, PARTS=squares.shape[1] if squares is not None else 0,
             GATED=gated, ADD=next_squares is not None, LATE=tile.lead > 0, POLICY=tile.policy,
-            EARLY=early, num_warps=tile.warps, num_stages=1, **early_launch,
+            EARLY=early, num_warps=tile.warps, num_stages=1, **launched(early),
         )  # fmt: skip
         return
     splits = tile.splits if inputs % tile.splits == 0 else 1
@@ -138,7 +137,7 @@ def _launch(
         ADD=next_squares is not None, LEAD=tile.lead, POLICY=tile.policy, EARLY=early,
         LINES=_lines(min(tile.ahead, inputs // splits) * matrix.element_size()) if early else 0,
         LINE=CACHE_LINE // matrix.element_size(), num_warps=tile.warps, num_stages=_stages(tile, gated, x, matrix),
-        **early_launch,
+        **launched(early),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.model.fp8 import LARGEST, SMALLEST
-from engine.model.kernels.chain import begin, wait
+from engine.model.kernels.chain import begin, launched, wait
 
 _LARGEST, _SMALLEST = tl.constexpr(LARGEST), tl.constexpr(SMALLEST)
 
@@ -20,7 +20,7 @@ _LARGEST, _SMALLEST = tl.constexpr(LARGEST), tl.constexpr(SMALLEST)
 def rms_norm(x: Tensor, eps: float, out: Tensor, scale: Tensor | None = None, early: bool = False) -> None:
     """out [M, K] = x over its root mean square; with `scale` as `to_fp8` leaves it."""
     rows, width = x.shape
-    _rms_norm[(rows,)](x, out, scale, eps, K=width, EARLY=early, num_warps=8, **({"launch_pdl": True} if early else {}))
+    _rms_norm[(rows,)](x, out, scale, eps, K=width, EARLY=early, num_warps=8, **launched(early))
 
 
 def gate(
@@ -36,7 +36,7 @@ def gate(
     block = 2048 if scale is None else triton.next_power_of_2(width)
     _gate[(rows, triton.cdiv(width, block))](
         x, out, scale, of, eps, N=width, BN=block, K=inputs, EARLY=early, num_warps=8 if scale is None else 16,
-        **({"launch_pdl": True} if early else {}),
+        **launched(early),
     )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def to_fp8(x: Tensor, out: Tensor, scale: Tensor, early: bool = False) -> None:
     rows, width = x.shape
     _to_fp8[(rows,)](
         x, out, scale, K=width, BK=triton.next_power_of_2(width), EARLY=early, num_warps=8,
-        **({"launch_pdl": True} if early else {}),
+        **launched(early),
     )  # fmt: skip
 
 

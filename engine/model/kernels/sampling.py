@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.model.kernels.chain import begin, wait
+from engine.model.kernels.chain import begin, launched, wait
 from engine.model.kernels.linear import Normed
 from engine.model.slots import SlotState
 from engine.prompt import CODEBOOK_SIZE, FRAME_TOKENS
@@ -56,7 +56,7 @@ def draw(
         state.penalty, state.top_k, state.window, state.last_seen, limits, *table.arguments(), codes, ended,
         logits.stride(0), first_audio + k * CODEBOOK_SIZE,
         SLOT=k, FRAME=FRAME_TOKENS, CODES=CODEBOOK_SIZE, **table.sizes(), EARLY=early, num_warps=8,
-        **({"launch_pdl": True} if early else {}),
+        **launched(early),
     )  # fmt: skip
 
 

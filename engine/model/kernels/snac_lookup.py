@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.model.kernels.chain import begin, wait
+from engine.model.kernels.chain import begin, launched, wait
 from engine.model.kernels.columns import locate
 from engine.model.snac_layers import LATENTS_PER_FRAME
 from engine.prompt import CODEBOOK_SLOTS, FRAME_TOKENS
@@ -52,7 +52,7 @@ def lookup(
     _lookup[(rows,)](
         codes, code_of_latent, *tables, target, slots, starts, totals, rows, target.shape[1],
         LATENTS_PER_FRAME, FRAME_TOKENS, width, triton.next_power_of_2(width), early,
-        **({"launch_pdl": True} if early else {}),
+        **launched(early),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.model.kernels.chain import begin, wait
+from engine.model.kernels.chain import begin, launched, wait
 from engine.model.kernels.columns import Ring, accumulate, locate, snake, snake_reference, whole_matrix
 from engine.model.kernels.tiles import Tile, blocks
 from engine.model.rng import keyed_bits, keyed_normal
@@ -73,7 +73,7 @@ def add_noise(
     _noise[(triton.cdiv(rows, bm), channels // bn)](
         source, target.snaked, target.plain, slots, starts, totals, seeds, matrix, next_alpha,
         rows, offset, block, target.snaked.shape[1], columns, channels, parts == 2, bm, bn, bk, early,
-        num_warps=tile.warps, num_stages=tile.stages, **({"launch_pdl": True} if early else {}),
+        num_warps=tile.warps, num_stages=tile.stages, **launched(early),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.model.kernels.chain import begin, wait
+from engine.model.kernels.chain import begin, launched, wait
 from engine.model.kernels.columns import locate
 from engine.model.snac_layers import TAPS
 
@@ -59,7 +59,7 @@ def output(
     _output[(triton.cdiv(rows, block),)](
         source, samples, pcm, slots, starts, totals, taps, bias, rows, offset, source.shape[1],
         columns, channels, TAPS, block, triton.next_power_of_2(channels), early, num_warps=4,
-        **({"launch_pdl": True} if early else {}),
+        **launched(early),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.model.kernels.chain import begin, wait
+from engine.model.kernels.chain import begin, launched, wait
 from engine.model.kernels.columns import Ring, accumulate, locate, snake, snake_reference, whole_matrix
 from engine.model.kernels.tiles import Tile, blocks
 from engine.model.snac_layers import TAPS
@@ -104,7 +104,7 @@ def unit(
         weights.taps_bias if mid_alpha is None else mid_alpha, weights.matrix, weights.bias, weights.next_alpha,
         rows, offset, dilation, source.snaked.shape[1], target.snaked.shape[1], columns, inputs, outputs, TAPS,
         mid_alpha is not None, target.plain is not None, parts == 2, bm, bn, bk, early,
-        num_warps=tile.warps, num_stages=tile.stages, **({"launch_pdl": True} if early else {}),
+        num_warps=tile.warps, num_stages=tile.stages, **launched(early),
     )  # fmt: skip
 
 

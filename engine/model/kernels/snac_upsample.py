@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.model.kernels.chain import begin, wait
+from engine.model.kernels.chain import begin, launched, wait
 from engine.model.kernels.columns import accumulate, locate, matrix_parts, whole_matrix
 from engine.model.kernels.tiles import Tile, blocks
 
@@ -76,7 +76,7 @@ def upsample(
     _upsample[(outputs // bn, triton.cdiv(rows, bm))](
         source, target, slots, starts, totals, weights.matrix, weights.bias, rows, offset,
         source.shape[1], columns, inputs, outputs, parts == 2, bm, bn, bk, early,
-        num_warps=tile.warps, num_stages=tile.stages, **({"launch_pdl": True} if early else {}),
+        num_warps=tile.warps, num_stages=tile.stages, **launched(early),
     )  # fmt: skip
 
 
