@@ -53,9 +53,11 @@ def candidates(part: str, rows: int, fp8: bool) -> Iterator[Any]:
     size = 1 if fp8 and part != "head" else 2
     if part == "attention":
         splits = {1: (4, 8, 16), 16: (2, 3, 4, 5, 6), 64: (1, 2)}.get(rows, (1, 2, 3))
+        many = rows > 64
         for split, block, warps, stages in itertools.product(splits, (32, 64, 128), (2, 4, 8), (1, 2, 3)):
             if block >= 8 * warps and not (rows == 1 and (block < 64 or stages > 1)) and block * stages <= 192:
-                yield Attention(split, block, warps, stages)
+                for ahead in (True, False) if many else (True,):
+                    yield Attention(split, block, warps, stages, "evict_first" if many else "", ahead)
     elif rows == 1 and size == 1:
         yield from _one_fp8(part)
     elif rows == 1:

@@ -26,13 +26,18 @@ GATHERED_ROWS = 32  # how many rows' caches `SdpaAttention` copies at a time
 
 @dataclass(frozen=True)
 class Attention:
-    """How attention is cut: `splits` programs share a head's keys, `block` of them at a time."""
+    """How attention is cut: `splits` programs share a head's keys, `block` of them at a time.
+
+    `ahead`: the first block is asked for while the last kernel still works, which takes registers; for nothing where
+    that is a library's product, which lets nobody in before it has ended.
+    """
 
     splits: int = 1
     block: int = 64
     warps: int = 4
     stages: int = 2
     policy: str = ""
+    ahead: bool = True
 
 
 class AttentionBackend(Protocol):
@@ -75,7 +80,8 @@ class TritonAttention:
     ) -> Tensor:  # fmt: skip
         attend(
             qkv, keys, values, rows, positions, cos, sin, out, scratch, of=of, eps=eps, splits=cut.splits,
-            block=cut.block, warps=cut.warps, stages=cut.stages, policy=cut.policy, early=early,
+            block=cut.block, warps=cut.warps, stages=cut.stages, policy=cut.policy,
+            ahead=cut.ahead, early=early,
         )  # fmt: skip
         return out
 

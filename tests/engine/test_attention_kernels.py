@@ -25,12 +25,16 @@ def seeded() -> None:
 KV, GROUP, DIM, CONTEXT = 2, 3, 32, 96
 
 
-ATTENTION = [(dtype, None, *cut) for dtype in DTYPES for cut in ((1, 16), (4, 16), (8, 32))]
-ATTENTION += [(dtype, torch.float8_e4m3fn, 4, 16) for dtype in (*DTYPES, torch.float16)]
+ATTENTION = [
+    (dtype, None, *cut)
+    for dtype in DTYPES
+    for cut in ((1, 16, True), (4, 16, True), (8, 32, True), (1, 16, False), (4, 16, False))
+]
+ATTENTION += [(dtype, torch.float8_e4m3fn, 4, 16, True) for dtype in (*DTYPES, torch.float16)]
 
 
-@pytest.mark.parametrize(("dtype", "kept", "splits", "block"), ATTENTION, ids=str)
-def test_attention(dtype: torch.dtype, kept: torch.dtype | None, splits: int, block: int) -> None:
+@pytest.mark.parametrize(("dtype", "kept", "splits", "block", "ahead"), ATTENTION, ids=str)
+def test_attention(dtype: torch.dtype, kept: torch.dtype | None, splits: int, block: int, ahead: bool) -> None:
     qkv = randn(4, (KV * GROUP + 2 * KV) * DIM, dtype=dtype)
     keys, values = (randn(5, KV, CONTEXT, DIM, dtype=dtype).to(kept or dtype) for _ in range(2))
     cos, sin = randn(CONTEXT, DIM // 2), randn(CONTEXT, DIM // 2)
@@ -41,7 +45,7 @@ def test_attention(dtype: torch.dtype, kept: torch.dtype | None, splits: int, bl
     shared = Scratch.on(DEVICE, *scratch_sizes(4, KV * GROUP, DIM, splits))
     for _ in range(2):  # the second time with counters as the first left them
         out = torch.zeros(4, KV * GROUP * DIM, device=DEVICE, dtype=dtype)
-        attend(qkv, keys, values, rows, positions, cos, sin, out, shared, splits=splits, block=block)
+        attend(qkv, keys, values, rows, positions, cos, sin, out, shared, splits=splits, block=block, ahead=ahead)
         assert_equal(out, expected)
     assert not out[1].any()
     assert not shared.arrived.any()

@@ -25,13 +25,13 @@ from engine.model.kernels.norm import load_row, row_scale
 def attend(
     qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, out: Tensor,
     scratch: Scratch, *, of: Tensor | None = None, eps: float = 0.0, splits: int, block: int = 64, warps: int = 4,
-    stages: int = 2, policy: str = "", early: bool = False,
+    stages: int = 2, policy: str = "", ahead: bool = True, early: bool = False,
 ) -> None:  # fmt: skip
     """out [M, heads * D] for qkv [M, (heads + 2 kv_heads) * D] of the slots `rows` [M]; -1: no stream.
 
     keys, values [slots, kv_heads, context, D] of one layer, of qkv's type or float8_e4m3fn; positions [slots]; cos, sin
     float32 [context, D / 2]. With `of` qkv is a product of those rows [M, K], and taken for what their normed ones
-    would give.
+    would give. `ahead`: the first block is asked for before the last kernel has finished, into registers.
     """
     _, kv_heads, context, dim = keys.shape
     group = out.shape[1] // (kv_heads * dim)
@@ -40,7 +40,7 @@ def attend(
         qkv, keys, values, rows, positions, cos, sin, out, scratch.partial, scratch.arrived,
         math.log2(math.e) / math.sqrt(dim), of, eps, K=of.shape[1] if of is not None else 0,
         CONTEXT=context, D=dim, KV=kv_heads, GROUP=group, PAD=16, BLOCK=block, SPLITS=splits, POLICY=policy,
-        EARLY=early, num_warps=warps, num_stages=stages, **launched(early),
+        AHEAD=ahead, EARLY=early, num_warps=warps, num_stages=stages, **launched(early),
     )  # fmt: skip
 
 
@@ -91,7 +91,8 @@ def _rotated(at, d, cos, sin, position, valid, norm, D: tl.constexpr):
 def _attend(
     qkv, keys, values, rows, positions, cos, sin, out, partial, arrived, scale, of, eps, K: tl.constexpr,
     CONTEXT: tl.constexpr, D: tl.constexpr, KV: tl.constexpr, GROUP: tl.constexpr, PAD: tl.constexpr,
-    BLOCK: tl.constexpr, SPLITS: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, POLICY: tl.constexpr, AHEAD: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     begin(EARLY)
     kv_head, row, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -116,7 +117,8 @@ def _attend(
     if K > 0:
         # Written by now: what multiplies these rows is launched after them, and lets nobody in before it has ended.
         residual = load_row(of, row, K)
-    k, v = _block(keys + cache, values + cache, t, high, d, D, POLICY)
+    if AHEAD:
+        k, v = _block(keys + cache, values + cache, t, high, d, D, POLICY)
     wait(EARLY)
     token = qkv + row.to(tl.int64) * ((GROUP + 2) * KV * D)
     norm = row_scale(residual, eps, K) if K > 0 else 1.0
@@ -135,8 +137,9 @@ def _attend(
         best = tl.sum(q.to(tl.float32) * key.to(tl.float32), 1) * scale
         mass = tl.full((PAD,), 1.0, dtype=tl.float32)
         mixed += value.to(tl.float32)[None, :]
-    best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed, EARLY)
-    for start in tl.range(low + BLOCK, high, BLOCK):
+    if AHEAD:
+        best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed, EARLY)
+    for start in tl.range(low + (BLOCK if AHEAD else 0), high, BLOCK):
         t = start + tl.arange(0, BLOCK)
         k, v = _block(keys + cache, values + cache, t, high, d, D, POLICY)
         best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed, EARLY)
