@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from engine.errors import ConfigError
-from engine.model.backends import attention_backend
+from engine.model.backends import TritonAttention, attention_backend
 from engine.model.flight import Flight
 from engine.model.fused import FusedStep, Plan, plans_of
 from engine.model.kernels.chain import launches_early
+from engine.model.kernels.prompt import attend_prompts
 from engine.model.kernels.rope import turn_and_keep
 from engine.model.kernels.sampling import draw, enter
 from engine.model.prompts import FEW_TOKENS, few_tokens, many_tokens
@@ -167,7 +168,7 @@ class GraphLlama:
         heads = shape.heads + 2 * shape.kv_heads
 
         def keep(i: int, qkv: Tensor, of: Tensor | None) -> None:
-            turn_and_keep(qkv, self.keys[i], self.values[i], self._slots[:count], step.cos, step.sin, of, shape.eps)
+            turn_and_keep(qkv, self.keys[i], self.values[i], slots, step.cos, step.sin, of, shape.eps)
 
         def attend(qkv: Tensor) -> Tensor:
             q, k, v = qkv.view(count, size, heads, shape.head_dim).transpose(1, 2).split(
@@ -175,10 +176,15 @@ class GraphLlama:
             )  # fmt: skip
             return step.attention.prefill(q, k, v).flatten(0, 1)
 
-        x = weights.embed[self._ids[: count * size]]
+        def attend_few(i: int, qkv: Tensor) -> Tensor:
+            attend_prompts(qkv, self.keys[i], self.values[i], slots, step.cos, step.sin, attended, step.early)
+            return attended
+
+        slots, x = self._slots[:count], weights.embed[self._ids[: count * size]]
         # With weights of 8 bits the rows of all prompts have 8 bits (where they fit), whatever a prompt's company.
-        if count * size <= FEW_TOKENS and not weights.quantised:
-            few_tokens(x, weights, shape, keep, attend, step.early)
+        if count * size <= FEW_TOKENS and not weights.quantised and self.attention == TritonAttention.name:
+            attended = x.new_empty(count * size, shape.heads * shape.head_dim)
+            few_tokens(x, weights, shape, attend_few, step.early)
         else:
             many_tokens(x, weights, shape, keep, attend)
 

@@ -1,8 +1,6 @@
 """A prompt's tokens through all layers: a few in the kernels of a decode step, more by the library's products.
 
-Both call `keep(i, qkv, of)`, which turns layer i's queries and keys in qkv [T, (heads + 2 kv_heads) * D] and keeps its
-keys and values, and then `attend(qkv)`, whose result is [T, heads * D]. With `of` qkv is a product of those rows, and
-`keep` makes it what their normed ones would give. The last layer's output is read by nothing.
+The last layer's output is read by nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +14,17 @@ from engine.model.kernels.linear import Normed, linear, linear_add, parts
 from engine.model.library import finish, project
 from engine.model.weights import LlamaShape, LlamaWeights
 
-Keep = Callable[[int, Tensor, Tensor | None], None]
-Attend = Callable[[Tensor], Tensor]
 FEW_TOKENS = SOME.rows
 
 
-def few_tokens(x: Tensor, weights: LlamaWeights, shape: LlamaShape, keep: Keep, attend: Attend, early: bool) -> None:
-    """Embeddings x [T, hidden] of at most FEW_TOKENS tokens; overwritten. As engine.model.fused does a step's rows."""
+def few_tokens(
+    x: Tensor, weights: LlamaWeights, shape: LlamaShape, attend: Callable[[int, Tensor], Tensor], early: bool
+) -> None:
+    """Embeddings x [T, hidden] of at most FEW_TOKENS tokens; overwritten. As engine.model.fused does a step's rows.
+
+    `attend(i, qkv)` turns layer i's queries and keys in qkv [T, (heads + 2 kv_heads) * D], keeps its keys and values
+    and attends: -> [T, heads * D]. `early`: kernels are launched early, and so may follow the one that it launches.
+    """
     tiles = SOME.tiles
     assert tiles is not None
     tokens = x.shape[0]
@@ -34,17 +36,24 @@ def few_tokens(x: Tensor, weights: LlamaWeights, shape: LlamaShape, keep: Keep, 
     )
     for i, layer in enumerate(weights.layers):
         linear(after_layer if i else entered, layer.qkv, qkv, tiles.qkv, eps=shape.eps, early=early)
-        keep(i, qkv, None)
+        attended = attend(i, qkv)
         if i + 1 == shape.layers:
             return
-        # What attends is torch's, or copies: nothing to be launched early after.
-        linear_add(attend(qkv), layer.attn_out, after_attention, tiles.attn_out)
+        linear_add(attended, layer.attn_out, after_attention, tiles.attn_out, early=early)
         linear(after_attention, layer.gate_up, inner, tiles.gate_up, eps=shape.eps, gated=True, early=early)
         linear_add(inner, layer.down, after_layer, tiles.down, early=early)
 
 
-def many_tokens(x: Tensor, weights: LlamaWeights, shape: LlamaShape, keep: Keep, attend: Attend) -> None:
-    """Embeddings x [T, hidden] of any number of tokens; overwritten."""
+def many_tokens(
+    x: Tensor, weights: LlamaWeights, shape: LlamaShape, keep: Callable[[int, Tensor, Tensor | None], None],
+    attend: Callable[[Tensor], Tensor],
+) -> None:  # fmt: skip
+    """Embeddings x [T, hidden] of any number of tokens; overwritten.
+
+    `keep(i, qkv, of)` turns layer i's queries and keys in qkv [T, (heads + 2 kv_heads) * D] and keeps its keys and
+    values; with `of` qkv is a product of those rows, and becomes what their normed ones would give. Then `attend(qkv)`
+    attends: -> [T, heads * D].
+    """
     qkv = x.new_empty(x.shape[0], (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
     for i, layer in enumerate(weights.layers):
         keep(i, qkv, project(x, layer, shape.eps, qkv))

@@ -9,8 +9,10 @@ from tests.engine.kernels import DEVICE, DTYPES, EPS, assert_equal, prepare, ran
 
 prepare()
 
+from engine.model.attention import prefill_attention  # noqa: E402
 from engine.model.kernels.attention import attend, attend_reference, scratch_sizes  # noqa: E402
 from engine.model.kernels.linear import Scratch  # noqa: E402
+from engine.model.kernels.prompt import attend_prompts  # noqa: E402
 from engine.model.kernels.rope import turn_and_keep  # noqa: E402
 from engine.model.kernels.rope_rows import turn_rows  # noqa: E402
 
@@ -100,6 +102,22 @@ def test_a_prompt_is_turned_and_kept(dtype: torch.dtype) -> None:
     assert torch.equal(values[1, :, :5], heads[:, (GROUP + 1) * KV :].transpose(0, 1))
     assert not keys[[0, 2]].any()
     assert not keys[1, :, 5:].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("tokens", [5, 16, 33])
+def test_short_prompts_attend(dtype: torch.dtype, tokens: int) -> None:
+    qkv = randn(2 * tokens, (KV * GROUP + 2 * KV) * DIM, dtype=dtype)
+    cos, sin = randn(CONTEXT, DIM // 2), randn(CONTEXT, DIM // 2)
+    (keys, values), plain = (torch.zeros(2, 3, KV, CONTEXT, DIM, device=DEVICE, dtype=dtype) for _ in range(2))
+    slots, out = torch.tensor([2, 0], device=DEVICE), qkv.new_zeros(2 * tokens, KV * GROUP * DIM)
+    attend_prompts(qkv, keys, values, slots, cos, sin, out)
+    turned = qkv.clone()
+    turn_and_keep(turned, *plain, slots, cos, sin)
+    heads = turned.view(2, tokens, -1, DIM).transpose(1, 2).split((KV * GROUP, KV, KV), dim=1)
+    assert_equal(out, prefill_attention(*heads).flatten(0, 1))
+    assert_equal(keys, plain[0])
+    assert torch.equal(values, plain[1])
 
 
 def test_prompts_of_one_pass_go_to_their_own_slots() -> None:

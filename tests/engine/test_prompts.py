@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tests.tiny import LLAMA3_ROPE, TinyLlama
 
 prepare()
 
+from engine.model.kernels.prompt import attend_prompts  # noqa: E402
 from engine.model.kernels.rope import turn_and_keep  # noqa: E402
 from engine.model.prompts import FEW_TOKENS, few_tokens, many_tokens  # noqa: E402
 
@@ -33,8 +33,8 @@ def loaded(llama_folder: Callable[[TinyLlama], Path]) -> Loaded:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("way", [partial(few_tokens, early=False), many_tokens], ids=["few", "many"])
-def test_a_prompts_keys_and_values(loaded: Loaded, way: Callable[..., None]) -> None:
+@pytest.mark.parametrize("few", [True, False], ids=["few", "many"])
+def test_a_prompts_keys_and_values(loaded: Loaded, few: bool) -> None:
     shape, layout = loaded.checkpoint.shape, loaded.checkpoint.layout
     stored, weights = (load_weights(loaded.folder, shape, layout, DEVICE, torch.float32) for _ in range(2))
     plain = TorchLlama(shape, stored, layout, 3, CONTEXT)
@@ -44,6 +44,11 @@ def test_a_prompts_keys_and_values(loaded: Loaded, way: Callable[..., None]) -> 
         plain.prefill(slot, ids)
     keys, values = torch.zeros_like(plain.keys), torch.zeros_like(plain.values)
     slots = torch.tensor(SLOTS, device=DEVICE)
+
+    def attend_few(i: int, qkv: Tensor) -> Tensor:
+        out = qkv.new_zeros(qkv.shape[0], shape.heads * shape.head_dim)
+        attend_prompts(qkv, keys[i], values[i], slots, plain.cos, plain.sin, out)
+        return out
 
     def keep(i: int, qkv: Tensor, of: Tensor | None) -> None:
         turn_and_keep(qkv, keys[i], values[i], slots, plain.cos, plain.sin, of, shape.eps)
@@ -55,7 +60,11 @@ def test_a_prompts_keys_and_values(loaded: Loaded, way: Callable[..., None]) -> 
 
     padded = torch.tensor([ids + [0] * (SIZE - len(ids)) for ids in prompts], device=DEVICE)
     assert padded.numel() <= FEW_TOKENS
-    way(weights.embed[padded.flatten()], weights, shape, keep, attend)
+    x = weights.embed[padded.flatten()]
+    if few:
+        few_tokens(x, weights, shape, attend_few, early=False)
+    else:
+        many_tokens(x, weights, shape, keep, attend)
     for mine, theirs in ((keys, plain.keys), (values, plain.values)):
         for slot, ids in zip(SLOTS, prompts, strict=True):
             torch.testing.assert_close(mine[:, slot, :, : len(ids)], theirs[:, slot, :, : len(ids)], atol=1e-4, rtol=0)

@@ -76,8 +76,8 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 @triton.jit
-def _rotated(at, d, cos, sin, position, valid, norm, D: tl.constexpr):
-    """The heads at pointers `at` [R, 1], times `norm`, turned to `position`: [R, D] in their own type."""
+def rotated(at, d, cos, sin, position, valid, norm, D: tl.constexpr):
+    """The heads at pointers `at` [R, 1], times `norm`, turned to `position`, of all or [R, 1]: [R, D] in their type."""
     half = (d % (D // 2))[None, :]
     own = tl.load(at + d[None, :], mask=valid, other=0.0)
     other = tl.load(at + ((d + D // 2) % D)[None, :], mask=valid, other=0.0).to(tl.float32)
@@ -122,7 +122,7 @@ def _attend(
     wait(EARLY)
     token = qkv + row.to(tl.int64) * ((GROUP + 2) * KV * D)
     norm = row_scale(residual, eps, K) if K > 0 else 1.0
-    q = _rotated(token + (kv_head * GROUP + r)[:, None] * D, d, cos, sin, position, (r < GROUP)[:, None], norm, D)
+    q = rotated(token + (kv_head * GROUP + r)[:, None] * D, d, cos, sin, position, (r < GROUP)[:, None], norm, D)
     if (keys.dtype.element_ty == tl.float8e4nv) and (q.dtype == tl.bfloat16):
         # Every number of 8 bits is one of float16, and the way there is short; weights are at most 1.
         q = tl.clamp(q.to(tl.float32), -65504.0, 65504.0).to(tl.float16)
@@ -183,7 +183,7 @@ def _left(
 def _kept(at_key, at_value, to_key, to_value, d, cos, sin, position, norm, D: tl.constexpr):
     """The new token's key [1, D], turned, and value [D], both times `norm`, after writing them into the cache."""
     one = tl.arange(0, 1)[:, None]
-    key = cast(_rotated(at_key + one, d, cos, sin, position, one == 0, norm, D), to_key.dtype.element_ty)
+    key = cast(rotated(at_key + one, d, cos, sin, position, one == 0, norm, D), to_key.dtype.element_ty)
     value = tl.load(at_value + d)
     value = cast((norm * value.to(tl.float32)).to(value.dtype), to_value.dtype.element_ty)
     tl.store(to_key[None, :], key)
