@@ -4,6 +4,8 @@
 # pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
+from math import gcd
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -24,22 +26,26 @@ def turn_and_keep(
     """
     _, kv_heads, context, dim = keys.shape
     heads, prompts = qkv.shape[1] // dim, slots.shape[0]
-    _turn[(qkv.shape[0] // prompts, heads, prompts)](
-        qkv, keys, values, slots, cos, sin, of, eps, K=of.shape[1] if of is not None else 0,
+    # A program has several heads, which share the row that `of` is read for.
+    each = gcd(heads, 8)
+    _turn[(qkv.shape[0] // prompts, heads // each, prompts)](
+        qkv, keys, values, slots, cos, sin, of, eps, K=of.shape[1] if of is not None else 0, EACH=each,
         D=dim, HEADS=heads, KV=kv_heads, CONTEXT=context, num_warps=1,
     )  # fmt: skip
 
 
 @triton.jit
 def _turn(
-    qkv, keys, values, slots, cos, sin, of, eps, K: tl.constexpr,
+    qkv, keys, values, slots, cos, sin, of, eps, K: tl.constexpr, EACH: tl.constexpr,
     D: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, CONTEXT: tl.constexpr,
 ):  # fmt: skip
-    t, head, prompt = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    t, prompt = tl.program_id(0), tl.program_id(2)
     slot = tl.load(slots + prompt).to(tl.int64)
     row = (prompt * tl.num_programs(0) + t).to(tl.int64)
     norm = row_scale(load_row(of, row, K), eps, K) if K > 0 else 1.0
-    turn_head(qkv + (row * HEADS + head) * D, keys, values, slot, t, head, cos, sin, norm, D, HEADS, KV, CONTEXT)
+    for i in tl.static_range(EACH):
+        head = tl.program_id(1) * EACH + i
+        turn_head(qkv + (row * HEADS + head) * D, keys, values, slot, t, head, cos, sin, norm, D, HEADS, KV, CONTEXT)
 
 
 @triton.jit
