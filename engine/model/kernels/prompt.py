@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.model.kernels.attention import rotated
 from engine.model.kernels.cast import cast
-from engine.model.kernels.chain import begin, wait
+from engine.model.kernels.chain import begin, launched, wait
 
 
 def attend_prompts(
@@ -29,7 +29,7 @@ def attend_prompts(
     _attend_prompts[(heads, slots.shape[0])](
         qkv, keys, values, slots, cos, sin, out, math.log2(math.e) / math.sqrt(dim), T=tokens,
         PAD=max(16, triton.next_power_of_2(tokens)), D=dim, HEADS=heads, KV=kv_heads, CONTEXT=context, EARLY=early,
-        num_warps=4 if tokens <= 32 else 8, **({"launch_pdl": True} if early else {}),
+        num_warps=4 if tokens <= 32 else 8, **launched(early),
     )  # fmt: skip
 
 
