@@ -28,8 +28,7 @@ GATHERED_ROWS = 32  # how many rows' caches `SdpaAttention` copies at a time
 class Attention:
     """How attention is cut: `splits` programs share a head's keys, `block` of them at a time.
 
-    `ahead`: the first block is asked for while the last kernel still works, which takes registers; for nothing where
-    that is a library's product, which lets nobody in before it has ended.
+    `registers`: the most that a thread may have, so that more programs share a multiprocessor.
     """
 
     splits: int = 1
@@ -37,7 +36,7 @@ class Attention:
     warps: int = 4
     stages: int = 2
     policy: str = ""
-    ahead: bool = True
+    registers: int | None = None
 
 
 class AttentionBackend(Protocol):
@@ -47,14 +46,14 @@ class AttentionBackend(Protocol):
 
     def decode(
         self, qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor,
-        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, of: Tensor | None = None, eps: float = 0.0,
+        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, norms: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Turns the new queries and keys, writes keys and values at their positions and attends up to them.
 
         qkv [M, (heads + 2 kv_heads) * D], which may be overwritten, of the slots `rows` int32 [M]; -1: no stream,
         nothing is written and what is returned means nothing. keys, values [slots, kv_heads, context, D] of one layer;
-        positions [slots]; cos, sin float32 [context, D / 2]. With `of` qkv is a product of those rows [M, K], and taken
-        for what their normed ones would give. -> [M, heads * D], in `out` or in a tensor of its own.
+        positions [slots]; cos, sin float32 [context, D / 2]. With `norms`, float32 [M], each row of qkv is taken
+        times its own. -> [M, heads * D], in `out` or in a tensor of its own.
         All batches with the same `cut` give a row the same bits, but for `sdpa`.
         """
         ...
@@ -76,12 +75,12 @@ class TritonAttention:
 
     def decode(
         self, qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor,
-        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, of: Tensor | None = None, eps: float = 0.0,
+        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, norms: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         attend(
-            qkv, keys, values, rows, positions, cos, sin, out, scratch, of=of, eps=eps, splits=cut.splits,
-            block=cut.block, warps=cut.warps, stages=cut.stages, policy=cut.policy,
-            ahead=cut.ahead, early=early,
+            qkv, keys, values, rows, positions, cos, sin, out, scratch, norms=norms, splits=cut.splits,
+            block=cut.block, warps=cut.warps, stages=cut.stages, registers=cut.registers, policy=cut.policy,
+            early=early,
         )  # fmt: skip
         return out
 
@@ -97,9 +96,9 @@ class FlashAttention:
 
     def decode(
         self, qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor,
-        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, of: Tensor | None = None, eps: float = 0.0,
+        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, norms: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        slots, lengths = turn_rows(qkv, keys, values, rows, positions, cos, sin, of, eps)
+        slots, lengths = turn_rows(qkv, keys, values, rows, positions, cos, sin, norms)
         query = qkv.view(qkv.shape[0], 1, -1, keys.shape[3])[:, :, : out.shape[1] // keys.shape[3]]
         # A row without a stream has no keys: its programs read nothing and put out zeros.
         return self._cached(
@@ -120,10 +119,10 @@ class SdpaAttention:
 
     def decode(
         self, qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor,
-        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, of: Tensor | None = None, eps: float = 0.0,
+        out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, norms: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         context, dim = keys.shape[2:]
-        slots = turn_rows(qkv, keys, values, rows, positions, cos, sin, of, eps)[0].long()
+        slots = turn_rows(qkv, keys, values, rows, positions, cos, sin, norms)[0].long()
         query, at = qkv.view(qkv.shape[0], -1, dim)[:, : out.shape[1] // dim], positions[slots]
         pieces = [
             decode_attention(q, keys, values, some, where, context)

@@ -81,7 +81,7 @@ SOME = Plan(
     ),
     Attention(warps=2),
 )
-MANY = Plan(2**20, None, Attention(policy="evict_first"))
+MANY = Plan(2**20, None, Attention(block=32, warps=1, stages=3, policy="evict_first"))
 PLANS = (ONE, FEW, SOME, MANY)
 
 # Layers of 8 bits. One stream: 256 inputs a warp, see engine.model.kernels.single.
@@ -198,16 +198,16 @@ class FusedStep:
         x, normed, qkv, logits = self._rows(count, "x", "normed", "qkv", "logits")
         eps = self.shape.eps
         for i, layer in enumerate(self.weights.layers):
-            of = project(x, layer, eps, qkv, self.early)
-            finish(x, self._attend(i, count, plan.attention, of), layer, eps, self.early)
+            norms = project(x, layer, eps, qkv, self.early)
+            finish(x, self._attend(i, count, plan.attention, norms), layer, eps, self.early)
         rms_norm(x, eps, normed, early=self.early)
         wide = {} if normed.dtype == torch.float32 else {"out_dtype": torch.float32}
         return torch.mm(normed, self.weights.head[k].t(), **wide, out=logits)
 
-    def _attend(self, i: int, count: int, cut: Attention, of: Tensor | None = None) -> Tensor:
+    def _attend(self, i: int, count: int, cut: Attention, norms: Tensor | None = None) -> Tensor:
         return self.attention.decode(
             self.qkv[:count], self.keys[i], self.values[i], self.rows[:count], self.state.position, self.cos, self.sin,
-            self.attended[:count], cut=cut, scratch=self.scratch, early=self.early, of=of, eps=self.shape.eps,
+            self.attended[:count], cut=cut, scratch=self.scratch, early=self.early, norms=norms,
         )  # fmt: skip
 
     def _rows(self, count: int, *names: str) -> tuple[Tensor, ...]:

@@ -167,8 +167,8 @@ class GraphLlama:
         shape, weights, step = self.shape, self.weights, self.step
         heads = shape.heads + 2 * shape.kv_heads
 
-        def keep(i: int, qkv: Tensor, of: Tensor | None) -> None:
-            turn_and_keep(qkv, self.keys[i], self.values[i], slots, step.cos, step.sin, of, shape.eps)
+        def keep(i: int, qkv: Tensor, norms: Tensor | None) -> None:
+            turn_and_keep(qkv, self.keys[i], self.values[i], slots, step.cos, step.sin, norms, step.early)
 
         def attend(qkv: Tensor) -> Tensor:
             q, k, v = qkv.view(count, size, heads, shape.head_dim).transpose(1, 2).split(
@@ -186,7 +186,7 @@ class GraphLlama:
             attended = x.new_empty(count * size, shape.heads * shape.head_dim)
             few_tokens(x, weights, shape, attend_few, step.early)
         else:
-            many_tokens(x, weights, shape, keep, attend)
+            many_tokens(x, weights, shape, keep, attend, step.early)
 
     def _frame_graph(self, count: int) -> torch.cuda.CUDAGraph:
         if count not in self._frames:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.model.fp8 import Fp8Matrix, Matrix
 from engine.model.kernels.linear import Tile, linear
-from engine.model.kernels.norm import gate, rms_norm, to_fp8
+from engine.model.kernels.norm import gate, inverse_rms, rms_norm, to_fp8
 from engine.model.weights import LayerWeights
 
 _TILE = Tile(64, 64, 128, 4, 4)  # for what the library cannot multiply
@@ -42,11 +42,13 @@ class Rows8:
 def project(x: Tensor, layer: LayerWeights, eps: float, out: Tensor, early: bool = False) -> Tensor | None:
     """out [M, N]: queries, keys and values of the rows x [M, hidden].
 
-    -> None, or x where whoever reads `out` has to norm it: rows that become no others are multiplied as they are.
+    -> None, or what each row of `out` is still to be taken times, float32 [M]: rows that become no others are
+    multiplied before they are normed.
     """
     rows = _rows(x, layer.qkv, eps, early)
     product(rows, layer.qkv, out)
-    return x if rows is x else None
+    # After the product, so that attention, which may be launched early after this, finds all else done.
+    return inverse_rms(x, eps, early) if rows is x else None
 
 
 def finish(x: Tensor, attended: Tensor, layer: LayerWeights, eps: float, early: bool = False) -> None:

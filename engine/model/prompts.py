@@ -46,16 +46,15 @@ def few_tokens(
 
 def many_tokens(
     x: Tensor, weights: LlamaWeights, shape: LlamaShape, keep: Callable[[int, Tensor, Tensor | None], None],
-    attend: Callable[[Tensor], Tensor],
+    attend: Callable[[Tensor], Tensor], early: bool,
 ) -> None:  # fmt: skip
     """Embeddings x [T, hidden] of any number of tokens; overwritten.
 
-    `keep(i, qkv, of)` turns layer i's queries and keys in qkv [T, (heads + 2 kv_heads) * D] and keeps its keys and
-    values; with `of` qkv is a product of those rows, and becomes what their normed ones would give. Then `attend(qkv)`
-    attends: -> [T, heads * D].
+    `keep(i, qkv, norms)` turns layer i's queries and keys in qkv [T, (heads + 2 kv_heads) * D] and keeps its keys and
+    values, with `norms`, float32 [T], each row times its own. Then `attend(qkv)` attends: -> [T, heads * D].
     """
     qkv = x.new_empty(x.shape[0], (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
     for i, layer in enumerate(weights.layers):
-        keep(i, qkv, project(x, layer, shape.eps, qkv))
+        keep(i, qkv, project(x, layer, shape.eps, qkv, early))
         if i + 1 < shape.layers:
             finish(x, attend(qkv), layer, shape.eps)

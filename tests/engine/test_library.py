@@ -61,10 +61,11 @@ def test_a_layer(dtype: torch.dtype, rows: int, fp8: bool) -> None:
     qkv = torch.empty(rows, 2 * HEADS, device=DEVICE, dtype=dtype)
     after = expected_after(x, attended, layer)
     wanted = product(norm(x), layer.qkv)
-    of = project(x, layer, EPS, qkv)
-    assert (of is None) == in_8_bits(x, layer.qkv)
-    if of is not None:
-        qkv = (qkv.float() * scale_of(of)).to(dtype)
+    norms = project(x, layer, EPS, qkv)
+    assert (norms is None) == in_8_bits(x, layer.qkv)
+    if norms is not None:
+        torch.testing.assert_close(norms, scale_of(x)[:, 0])
+        qkv = (qkv.float() * norms[:, None]).to(dtype)
     finish(x, attended, layer, EPS)
     for mine, theirs in ((qkv, wanted), (x, after)):
         assert (mine.float() - theirs.float()).norm() / theirs.float().norm() < TOLERANCE[dtype]

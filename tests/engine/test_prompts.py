@@ -50,8 +50,8 @@ def test_a_prompts_keys_and_values(loaded: Loaded, few: bool) -> None:
         attend_prompts(qkv, keys[i], values[i], slots, plain.cos, plain.sin, out)
         return out
 
-    def keep(i: int, qkv: Tensor, of: Tensor | None) -> None:
-        turn_and_keep(qkv, keys[i], values[i], slots, plain.cos, plain.sin, of, shape.eps)
+    def keep(i: int, qkv: Tensor, norms: Tensor | None) -> None:
+        turn_and_keep(qkv, keys[i], values[i], slots, plain.cos, plain.sin, norms)
 
     def attend(qkv: Tensor) -> Tensor:
         heads = (shape.heads, shape.kv_heads, shape.kv_heads)
@@ -64,7 +64,7 @@ def test_a_prompts_keys_and_values(loaded: Loaded, few: bool) -> None:
     if few:
         few_tokens(x, weights, shape, attend_few, early=False)
     else:
-        many_tokens(x, weights, shape, keep, attend)
+        many_tokens(x, weights, shape, keep, attend, early=False)
     for mine, theirs in ((keys, plain.keys), (values, plain.values)):
         for slot, ids in zip(SLOTS, prompts, strict=True):
             torch.testing.assert_close(mine[:, slot, :, : len(ids)], theirs[:, slot, :, : len(ids)], atol=1e-4, rtol=0)

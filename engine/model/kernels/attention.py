@@ -19,28 +19,27 @@ from engine.model.fp8 import saturated
 from engine.model.kernels.cast import cast, halves
 from engine.model.kernels.chain import begin, launched, wait
 from engine.model.kernels.linear import Scratch
-from engine.model.kernels.norm import load_row, row_scale
 
 
 def attend(
     qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, out: Tensor,
-    scratch: Scratch, *, of: Tensor | None = None, eps: float = 0.0, splits: int, block: int = 64, warps: int = 4,
-    stages: int = 2, policy: str = "", ahead: bool = True, early: bool = False,
+    scratch: Scratch, *, norms: Tensor | None = None, splits: int, block: int = 64, warps: int = 4, stages: int = 2,
+    registers: int | None = None, policy: str = "", early: bool = False,
 ) -> None:  # fmt: skip
     """out [M, heads * D] for qkv [M, (heads + 2 kv_heads) * D] of the slots `rows` [M]; -1: no stream.
 
     keys, values [slots, kv_heads, context, D] of one layer, of qkv's type or float8_e4m3fn; positions [slots]; cos, sin
-    float32 [context, D / 2]. With `of` qkv is a product of those rows [M, K], and taken for what their normed ones
-    would give. `ahead`: the first block is asked for before the last kernel has finished, into registers.
+    float32 [context, D / 2]. With `norms`, float32 [M], each row of qkv is taken times its own. `registers`: the most
+    that a thread may have.
     """
     _, kv_heads, context, dim = keys.shape
     group = out.shape[1] // (kv_heads * dim)
     # A row's heads one after another: programs that run at once read neighbouring memory.
     _attend[(kv_heads, rows.shape[0], splits)](
         qkv, keys, values, rows, positions, cos, sin, out, scratch.partial, scratch.arrived,
-        math.log2(math.e) / math.sqrt(dim), of, eps, K=of.shape[1] if of is not None else 0,
+        math.log2(math.e) / math.sqrt(dim), norms,
         CONTEXT=context, D=dim, KV=kv_heads, GROUP=group, PAD=16, BLOCK=block, SPLITS=splits, POLICY=policy,
-        AHEAD=ahead, EARLY=early, num_warps=warps, num_stages=stages, **launched(early),
+        EARLY=early, num_warps=warps, num_stages=stages, maxnreg=registers, **launched(early),
     )  # fmt: skip
 
 
@@ -89,77 +88,63 @@ def rotated(at, d, cos, sin, position, valid, norm, D: tl.constexpr):
 
 @triton.jit
 def _attend(
-    qkv, keys, values, rows, positions, cos, sin, out, partial, arrived, scale, of, eps, K: tl.constexpr,
+    qkv, keys, values, rows, positions, cos, sin, out, partial, arrived, scale, norms,
     CONTEXT: tl.constexpr, D: tl.constexpr, KV: tl.constexpr, GROUP: tl.constexpr, PAD: tl.constexpr,
-    BLOCK: tl.constexpr, SPLITS: tl.constexpr, POLICY: tl.constexpr, AHEAD: tl.constexpr,
-    EARLY: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, POLICY: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     begin(EARLY)
     kv_head, row, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    # The product that makes q, k and v lets this kernel in when all before it is written: only they are waited for.
+    # Whatever wrote these and the old keys has ended: who makes q, k and v lets this kernel in once all before is done.
     slot = tl.load(rows + row).to(tl.int64)
     if slot < 0:
         wait(EARLY)
         return
     position = tl.load(positions + slot).to(tl.int32)
-    # Cached keys of this program: whole blocks, so that a row is cut in the same places in every batch.
-    share = tl.cdiv(tl.cdiv(position, BLOCK), SPLITS) * BLOCK
-    low = split * share
-    high = tl.minimum(low + share, position)
-    live = tl.maximum(tl.cdiv(position, tl.maximum(share, 1)), 1)
+    low, high, live = _share(position, split, BLOCK, SPLITS)
     if split >= live:
         wait(EARLY)
         return
-    d = tl.arange(0, D)
-    r = tl.arange(0, PAD)
-    t = low + tl.arange(0, BLOCK)
+    r, t, d = tl.arange(0, PAD), tl.arange(0, BLOCK), tl.arange(0, D)
     cache = (slot * KV + kv_head) * CONTEXT * D
-    if K > 0:
-        # Written by now: what multiplies these rows is launched after them, and lets nobody in before it has ended.
-        residual = load_row(of, row, K)
-    if AHEAD:
-        k, v = _block(keys + cache, values + cache, t, high, d, D, POLICY)
+    head_keys, head_values, block = keys + cache, values + cache, t[:, None] * D + d[None, :]
+    # The last block, which may be a part of one, comes first, asked for before the wait; the others need no masks.
+    last = tl.maximum(low, (high - 1) // BLOCK * BLOCK)
+    inside = last + t < high
+    k = tl.load(head_keys + (block + last * D), mask=inside[:, None], other=0.0, eviction_policy=POLICY)
+    v = tl.load(head_values + (block + last * D), mask=inside[:, None], other=0.0, eviction_policy=POLICY)
     wait(EARLY)
     token = qkv + row.to(tl.int64) * ((GROUP + 2) * KV * D)
-    norm = row_scale(residual, eps, K) if K > 0 else 1.0
+    norm = tl.load(norms + row) if norms is not None else 1.0
     q = rotated(token + (kv_head * GROUP + r)[:, None] * D, d, cos, sin, position, (r < GROUP)[:, None], norm, D)
     if (keys.dtype.element_ty == tl.float8e4nv) and (q.dtype == tl.bfloat16):
         # Every number of 8 bits is one of float16, and the way there is short; weights are at most 1.
         q = tl.clamp(q.to(tl.float32), -65504.0, 65504.0).to(tl.float16)
     best = tl.full((PAD,), float("-inf"), dtype=tl.float32)
-    mass = tl.zeros((PAD,), dtype=tl.float32)
+    mass = tl.zeros((PAD, BLOCK), dtype=tl.float32)
     mixed = tl.zeros((PAD, D), dtype=tl.float32)
     if split == 0:
         # The new token is the first that this program attends to, from registers.
-        new = cache + position.to(tl.int64) * D + d
-        at_key = token + (KV * GROUP + kv_head) * D
-        key, value = _kept(at_key, at_key + KV * D, keys + new, values + new, d, cos, sin, position, norm, D)
+        at_key, new = token + (KV * GROUP + kv_head) * D, position * D + d
+        key, value = _kept(at_key, at_key + KV * D, head_keys + new, head_values + new, d, cos, sin, position, norm, D)
         best = tl.sum(q.to(tl.float32) * key.to(tl.float32), 1) * scale
-        mass = tl.full((PAD,), 1.0, dtype=tl.float32)
+        mass += tl.where(t == 0, 1.0, 0.0)[None, :]
         mixed += value.to(tl.float32)[None, :]
-    if AHEAD:
-        best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed, EARLY)
-    for start in tl.range(low + (BLOCK if AHEAD else 0), high, BLOCK):
-        t = start + tl.arange(0, BLOCK)
-        k, v = _block(keys + cache, values + cache, t, high, d, D, POLICY)
-        best, mass, mixed = _attended(q, k, v, t < high, scale, best, mass, mixed, EARLY)
+    score = tl.where(inside[None, :], _score(q, k), float("-inf"))
+    best, mass, mixed = _attended(score, v, scale, best, mass, mixed, q.dtype, EARLY)
+    for start in tl.range(low, last, BLOCK):
+        # Offsets of 32 bits, which both share, take fewer registers than pointers.
+        k = tl.load(head_keys + (block + start * D), eviction_policy=POLICY)
+        v = tl.load(head_values + (block + start * D), eviction_policy=POLICY)
+        best, mass, mixed = _attended(_score(q, k), v, scale, best, mass, mixed, q.dtype, EARLY)
+    total = tl.sum(mass, 1)
     first = row.to(tl.int64) * KV * GROUP + kv_head * GROUP
     if live == 1:
-        result = (mixed / mass[:, None]).to(out.dtype.element_ty)
+        result = (mixed / total[:, None]).to(out.dtype.element_ty)
         tl.store(out + (first + r)[:, None] * D + d[None, :], result, mask=(r < GROUP)[:, None])
         return
     stats = partial + tl.num_programs(1).to(tl.int64) * KV * GROUP * SPLITS * D
     counter = arrived + row * KV + kv_head
-    _left(partial, stats, counter, out, first, split, live, best, mass, mixed, D, GROUP, PAD, SPLITS)
-
-
-@triton.jit
-def _block(keys, values, t, high, d, D: tl.constexpr, POLICY):
-    """The cached keys and values [BLOCK, D] of a head at the positions t; zeros from `high` on."""
-    at = t[:, None].to(tl.int64) * D + d[None, :]
-    k = tl.load(keys + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
-    v = tl.load(values + at, mask=(t < high)[:, None], other=0.0, eviction_policy=POLICY)
-    return k, v
+    _left(partial, stats, counter, out, first, split, live, best, total, mixed, D, GROUP, PAD, SPLITS)
 
 
 @triton.jit
@@ -192,16 +177,33 @@ def _kept(at_key, at_value, to_key, to_value, d, cos, sin, position, norm, D: tl
 
 
 @triton.jit
-def _attended(q, k, v, inside, scale, best, mass, mixed, EARLY: tl.constexpr):
-    """The running maximum, weight and mix of values after one more block of keys."""
-    score = tl.dot(q, tl.trans(cast(k, q.dtype)), input_precision="ieee") * scale
-    score = tl.where(inside[None, :], score, float("-inf"))
-    better = tl.maximum(best, tl.max(score, 1))
-    shrink = tl.exp2(best - better)
-    weights = tl.exp2(score - better[:, None])
-    wide = halves(v, q.dtype, EARLY)
-    mixed = tl.dot(weights.to(q.dtype), wide, mixed * shrink[:, None], input_precision="ieee")
-    return better, mass * shrink + tl.sum(weights, 1), mixed
+def _share(position, split, BLOCK: tl.constexpr, SPLITS: tl.constexpr):
+    """From where to where a program's cached keys reach, and how many programs have any.
+
+    They are whole blocks, so that a row is cut in the same places in every batch.
+    """
+    share = tl.cdiv(tl.cdiv(position, BLOCK), SPLITS) * BLOCK
+    low = split * share
+    return low, tl.minimum(low + share, position), tl.maximum(tl.cdiv(position, tl.maximum(share, 1)), 1)
+
+
+@triton.jit
+def _score(q, k):
+    """Products of queries and keys, [PAD, BLOCK] float32."""
+    return tl.dot(q, tl.trans(cast(k, q.dtype)), input_precision="ieee")
+
+
+@triton.jit
+def _attended(score, v, scale, best, mass, mixed, kind, EARLY: tl.constexpr):
+    """The running maximum [PAD], weights' sums [PAD, BLOCK] and mix of values after one more block of keys.
+
+    The sums stay apart until the end, where they are added up once.
+    """
+    better = tl.maximum(best, tl.max(score, 1) * scale)
+    shrink = tl.exp2(best - better)[:, None]
+    weights = tl.exp2(score * scale - better[:, None])
+    mixed = tl.dot(weights.to(kind), halves(v, kind, EARLY), mixed * shrink, input_precision="ieee")
+    return better, mass * shrink + weights, mixed
 
 
 @triton.jit

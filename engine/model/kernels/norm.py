@@ -7,6 +7,7 @@ Norms here have no weights: those are in the matrices that read them (LlamaWeigh
 # pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -21,6 +22,14 @@ def rms_norm(x: Tensor, eps: float, out: Tensor, scale: Tensor | None = None, ea
     """out [M, K] = x over its root mean square; with `scale` as `to_fp8` leaves it."""
     rows, width = x.shape
     _rms_norm[(rows,)](x, out, scale, eps, K=width, EARLY=early, num_warps=8, **launched(early))
+
+
+def inverse_rms(x: Tensor, eps: float, early: bool = False) -> Tensor:
+    """One over the root mean square of each row of x [M, K]: float32 [M]."""
+    rows, width = x.shape
+    out = torch.empty(rows, device=x.device)
+    _inverse_rms[(rows,)](x, out, eps, K=width, EARLY=early, num_warps=4, **launched(early))
+    return out
 
 
 def gate(
@@ -64,6 +73,14 @@ def row_scale(values, eps, K: tl.constexpr):
     """One over the root mean square of K numbers."""
     wide = values.to(tl.float32)
     return tl.rsqrt(tl.sum(wide * wide, 0) / K + eps)
+
+
+@triton.jit
+def _inverse_rms(x, out, eps, K: tl.constexpr, EARLY: tl.constexpr):
+    begin(EARLY)
+    wait(EARLY)
+    row = tl.program_id(0)
+    tl.store(out + row, row_scale(load_row(x, row, K), eps, K))
 
 
 @triton.jit

@@ -11,38 +11,39 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.model.kernels.cast import cast
-from engine.model.kernels.norm import load_row, row_scale
+from engine.model.kernels.chain import begin, launched, wait
 
 
 def turn_and_keep(
     qkv: Tensor, keys: Tensor, values: Tensor, slots: Tensor, cos: Tensor, sin: Tensor,
-    of: Tensor | None = None, eps: float = 0.0,
+    norms: Tensor | None = None, early: bool = False,
 ) -> None:  # fmt: skip
     """qkv [P * T, (heads + 2 kv_heads) * D], prompt after prompt: queries and keys are turned in place.
 
     Token t of a prompt goes to position t of its slot. keys, values [slots, kv_heads, context, D] of one layer; `slots`
-    [P] lies on the device, so that a graph may hold it. With `of` qkv is a product of those rows [P * T, K], and
-    becomes what their normed ones would give.
+    [P] lies on the device, so that a graph may hold it. With `norms`, float32 [P * T], each row of qkv is taken times
+    its own.
     """
     _, kv_heads, context, dim = keys.shape
     heads, prompts = qkv.shape[1] // dim, slots.shape[0]
-    # A program has several heads, which share the row that `of` is read for.
-    each = gcd(heads, 8)
+    each = gcd(heads, 8)  # a program's heads: one alone is too little to start it for
     _turn[(qkv.shape[0] // prompts, heads // each, prompts)](
-        qkv, keys, values, slots, cos, sin, of, eps, K=of.shape[1] if of is not None else 0, EACH=each,
-        D=dim, HEADS=heads, KV=kv_heads, CONTEXT=context, num_warps=1,
+        qkv, keys, values, slots, cos, sin, norms, EACH=each,
+        D=dim, HEADS=heads, KV=kv_heads, CONTEXT=context, EARLY=early, num_warps=1, **launched(early),
     )  # fmt: skip
 
 
 @triton.jit
 def _turn(
-    qkv, keys, values, slots, cos, sin, of, eps, K: tl.constexpr, EACH: tl.constexpr,
-    D: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, CONTEXT: tl.constexpr,
+    qkv, keys, values, slots, cos, sin, norms, EACH: tl.constexpr,
+    D: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, CONTEXT: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    begin(EARLY)
+    wait(EARLY)
     t, prompt = tl.program_id(0), tl.program_id(2)
     slot = tl.load(slots + prompt).to(tl.int64)
     row = (prompt * tl.num_programs(0) + t).to(tl.int64)
-    norm = row_scale(load_row(of, row, K), eps, K) if K > 0 else 1.0
+    norm = tl.load(norms + row) if norms is not None else 1.0
     for i in tl.static_range(EACH):
         head = tl.program_id(1) * EACH + i
         turn_head(qkv + (row * HEADS + head) * D, keys, values, slot, t, head, cos, sin, norm, D, HEADS, KV, CONTEXT)

@@ -12,24 +12,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.model.kernels.norm import load_row, row_scale
 from engine.model.kernels.rope import turn_head
 
 
 def turn_rows(
     qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor,
-    of: Tensor | None = None, eps: float = 0.0,
+    norms: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """-> int32 [M] each: the slot of every row and how many of its keys there are now; slot 0 and none for no stream.
 
     qkv [M, (heads + 2 kv_heads) * D] of the slots `rows` [M], -1: no stream; queries and keys are turned in place.
     keys, values [slots, kv_heads, context, D] of one layer; positions [slots]; cos, sin float32 [context, D / 2]. With
-    `of` qkv is a product of those rows [M, K], and taken for what their normed ones would give.
+    `norms`, float32 [M], each row of qkv is taken times its own.
     """
     _, kv_heads, context, dim = keys.shape
     slots, lengths = (torch.empty_like(rows) for _ in range(2))
     _turn_rows[(rows.shape[0], qkv.shape[1] // dim)](
-        qkv, keys, values, rows, positions, cos, sin, slots, lengths, of, eps, K=of.shape[1] if of is not None else 0,
+        qkv, keys, values, rows, positions, cos, sin, slots, lengths, norms,
         D=dim, HEADS=qkv.shape[1] // dim, KV=kv_heads, CONTEXT=context, num_warps=1,
     )  # fmt: skip
     return slots, lengths
@@ -37,7 +36,7 @@ def turn_rows(
 
 @triton.jit
 def _turn_rows(
-    qkv, keys, values, rows, positions, cos, sin, slots, lengths, of, eps, K: tl.constexpr,
+    qkv, keys, values, rows, positions, cos, sin, slots, lengths, norms,
     D: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, CONTEXT: tl.constexpr,
 ):  # fmt: skip
     row, head = tl.program_id(0), tl.program_id(1)
@@ -49,5 +48,5 @@ def _turn_rows(
     if slot < 0:
         return
     at = qkv + (row.to(tl.int64) * HEADS + head) * D
-    norm = row_scale(load_row(of, row, K), eps, K) if K > 0 else 1.0
+    norm = tl.load(norms + row) if norms is not None else 1.0
     turn_head(at, keys, values, slot, position, head, cos, sin, norm, D, HEADS, KV, CONTEXT)
