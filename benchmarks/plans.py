@@ -37,7 +37,6 @@ DEVICE = torch.device("cuda")
 PARTS = ("down", "attention", "attn_out", "qkv", "gate_up", "head")
 CONTEXT = 500
 STEPS = 2
-LIMITS = {1: (), 2: (128, 160), 4: (96, 128), 8: (64,)}  # registers of a thread, by warps
 SHARES = (56_000, 100_000, 200_000)  # bytes of shared memory that a program's stages may take
 
 
@@ -57,8 +56,7 @@ def candidates(part: str, rows: int, fp8: bool) -> Iterator[Any]:
         policy = "evict_first" if rows > 64 else ""
         for split, block, warps, stages in itertools.product(splits, (32, 64, 128), (1, 2, 4, 8), (1, 2, 3)):
             if block >= 8 * warps and not (rows == 1 and (block < 64 or stages > 1)) and block * stages <= 192:
-                for registers in (None, *LIMITS[warps]) if rows > 16 else (None,):
-                    yield Attention(split, block, warps, stages, policy, registers)
+                yield Attention(split, block, warps, stages, policy)
     elif rows == 1 and size == 1:
         yield from _one_fp8(part)
     elif rows == 1:

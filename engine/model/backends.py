@@ -26,17 +26,13 @@ GATHERED_ROWS = 32  # how many rows' caches `SdpaAttention` copies at a time
 
 @dataclass(frozen=True)
 class Attention:
-    """How attention is cut: `splits` programs share a head's keys, `block` of them at a time.
-
-    `registers`: the most that a thread may have, so that more programs share a multiprocessor.
-    """
+    """How attention is cut: `splits` programs share a head's keys, `block` of them at a time."""
 
     splits: int = 1
     block: int = 64
     warps: int = 4
     stages: int = 2
     policy: str = ""
-    registers: int | None = None
 
 
 class AttentionBackend(Protocol):
@@ -79,8 +75,7 @@ class TritonAttention:
     ) -> Tensor:  # fmt: skip
         attend(
             qkv, keys, values, rows, positions, cos, sin, out, scratch, norms=norms, splits=cut.splits,
-            block=cut.block, warps=cut.warps, stages=cut.stages, registers=cut.registers, policy=cut.policy,
-            early=early,
+            block=cut.block, warps=cut.warps, stages=cut.stages, policy=cut.policy, early=early,
         )  # fmt: skip
         return out
 

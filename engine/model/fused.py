@@ -81,7 +81,7 @@ SOME = Plan(
     ),
     Attention(warps=2),
 )
-MANY = Plan(2**20, None, Attention(block=32, warps=1, stages=3, policy="evict_first"))
+MANY = Plan(2**20, None, Attention(block=32, warps=1, policy="evict_first"))
 PLANS = (ONE, FEW, SOME, MANY)
 
 # Layers of 8 bits. One stream: 256 inputs a warp, see engine.model.kernels.single.
@@ -120,7 +120,12 @@ SOME_FP8 = Plan(
 )
 PLANS_FP8 = (ONE_FP8, FEW_FP8, SOME_FP8, MANY)
 # Keys and values of 8 bits.
-CUTS_FP8 = (ONE.attention, FEW.attention, Attention(warps=8), Attention(warps=2, stages=3))
+CUTS_FP8 = (
+    ONE.attention,
+    Attention(splits=4, warps=1, stages=3),
+    Attention(warps=2, stages=3),
+    Attention(block=32, warps=1, stages=3, policy="evict_first"),
+)
 
 
 def plans_of(weights: LlamaWeights, keys: Tensor, invariant: bool = False) -> tuple[Plan, ...]:

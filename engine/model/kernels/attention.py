@@ -24,13 +24,12 @@ from engine.model.kernels.linear import Scratch
 def attend(
     qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, out: Tensor,
     scratch: Scratch, *, norms: Tensor | None = None, splits: int, block: int = 64, warps: int = 4, stages: int = 2,
-    registers: int | None = None, policy: str = "", early: bool = False,
+    policy: str = "", early: bool = False,
 ) -> None:  # fmt: skip
     """out [M, heads * D] for qkv [M, (heads + 2 kv_heads) * D] of the slots `rows` [M]; -1: no stream.
 
     keys, values [slots, kv_heads, context, D] of one layer, of qkv's type or float8_e4m3fn; positions [slots]; cos, sin
-    float32 [context, D / 2]. With `norms`, float32 [M], each row of qkv is taken times its own. `registers`: the most
-    that a thread may have.
+    float32 [context, D / 2]. With `norms`, float32 [M], each row of qkv is taken times its own.
     """
     _, kv_heads, context, dim = keys.shape
     group = out.shape[1] // (kv_heads * dim)
@@ -39,7 +38,7 @@ def attend(
         qkv, keys, values, rows, positions, cos, sin, out, scratch.partial, scratch.arrived,
         math.log2(math.e) / math.sqrt(dim), norms,
         CONTEXT=context, D=dim, KV=kv_heads, GROUP=group, PAD=16, BLOCK=block, SPLITS=splits, POLICY=policy,
-        EARLY=early, num_warps=warps, num_stages=stages, maxnreg=registers, **launched(early),
+        EARLY=early, num_warps=warps, num_stages=stages, **launched(early),
     )  # fmt: skip
 
 
