@@ -15,7 +15,8 @@ from engine.model.backends import Attention, AttentionBackend
 from engine.model.kernels.attention import scratch_sizes
 from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, parts
 from engine.model.kernels.norm import rms_norm
-from engine.model.kernels.sampling import Embedding
+from engine.model.kernels.prompt import attend_prompts
+from engine.model.kernels.sampling import Embedding, embed, enter
 from engine.model.library import finish, project
 from engine.model.slots import SlotState
 from engine.model.weights import HEAD_ROWS, LlamaShape, LlamaWeights
@@ -139,6 +140,18 @@ def plans_of(weights: LlamaWeights, keys: Tensor, invariant: bool = False) -> tu
     return tuple(plan for plan in plans if plan.tiles is not SOME_FP8.tiles)
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts that a step reads beside its rows: `ids` [P * T], prompt after prompt, for the slots `slots` [P]."""
+
+    ids: Tensor
+    slots: Tensor
+
+    @property
+    def tokens(self) -> int:
+        return self.ids.shape[0]
+
+
 class FusedStep:
     """Buffers for up to `rows` rows, and the step that runs on the first of them. `x` holds the residual stream.
 
@@ -175,27 +188,43 @@ class FusedStep:
         """Where the tokens' embeddings go, for a batch with `count` rows."""
         return Embedding(self.weights.embed, Normed(self.x, self._squares[self.plan(count)][1]))
 
-    def run(self, count: int, k: int) -> Tensor:
-        """Takes the first `count` rows through all layers, from where `embedding` was filled.
+    def enter(self, count: int, prompts: Prompts | None = None) -> None:
+        """Fills the embeddings of the first `count` rows' last tokens, and after them those of prompts."""
+        table = self.embedding(count + prompts.tokens if prompts else count)
+        enter(self.state, self.rows[:count], table)
+        if prompts:
+            rest = Normed(*(t[count:] for t in (table.x.values, table.x.squares)))
+            embed(prompts.ids, Embedding(table.weight, rest))
+
+    def run(self, count: int, k: int, prompts: Prompts | None = None) -> Tensor:
+        """Takes the first `count` rows through all layers, from where `enter` or the last draw left their embeddings.
 
         -> slot k's logits, float32 [count, HEAD_ROWS]. Keys and values of the rows' streams are written at their
-        positions.
+        positions. `prompts`: their keys and values are written, too, before the rows attend: a row may go on from one.
+        Only where a plan for so many rows has tiles, and with attention of Triton.
         """
+        if prompts:
+            plan = replace(self.plan(count + prompts.tokens), attention=self.plan(count).attention)
+            assert plan.tiles
+            return self._fused(count, k, plan, plan.tiles, prompts)
         plan = self.plan(count)
         return self._fused(count, k, plan, plan.tiles) if plan.tiles else self._library(count, k, plan)
 
-    def _fused(self, count: int, k: int, plan: Plan, tiles: Tiles) -> Tensor:
-        """Five kernels a layer."""
+    def _fused(self, count: int, k: int, plan: Plan, tiles: Tiles, prompts: Prompts | None = None) -> Tensor:
+        """Five kernels a layer; with prompts six."""
         weights, scratch, early, eps = self.weights, self.scratch, self.early, self.shape.eps
-        x, qkv, inner, logits = self._rows(count, "x", "qkv", "inner", "logits")
-        after_attention, after_layer = (Normed(x, squares) for squares in self._squares[plan])
+        together = count + prompts.tokens if prompts else count
+        x, qkv, inner = self._rows(together, "x", "qkv", "inner")
+        after_attention, after_layer = (Normed(x, squares) for squares in self._squares[self.plan(together)])
         for i, layer in enumerate(weights.layers):
             linear(after_layer, layer.qkv, qkv, tiles.qkv, eps=eps, scratch=scratch, early=early)
-            attended = self._attend(i, count, plan.attention)
+            attended = self._attend(i, count, plan.attention, None, prompts)
             linear_add(attended, layer.attn_out, after_attention, tiles.attn_out, scratch=scratch, early=early)
             linear(after_attention, layer.gate_up, inner, tiles.gate_up, eps=eps, gated=True, early=early)
             linear_add(inner, layer.down, after_layer, tiles.down, scratch=scratch, early=early)
-        linear(after_layer, weights.head[k], logits, tiles.head, eps=eps, scratch=scratch, early=early)
+        logits = self.logits[:count]
+        last = Normed(x[:count], after_layer.squares)
+        linear(last, weights.head[k], logits, tiles.head, eps=eps, scratch=scratch, early=early)
         return logits
 
     def _library(self, count: int, k: int, plan: Plan) -> Tensor:
@@ -209,11 +238,21 @@ class FusedStep:
         wide = {} if normed.dtype == torch.float32 else {"out_dtype": torch.float32}
         return torch.mm(normed, self.weights.head[k].t(), **wide, out=logits)
 
-    def _attend(self, i: int, count: int, cut: Attention, norms: Tensor | None = None) -> Tensor:
-        return self.attention.decode(
-            self.qkv[:count], self.keys[i], self.values[i], self.rows[:count], self.state.position, self.cos, self.sin,
-            self.attended[:count], cut=cut, scratch=self.scratch, early=self.early, norms=norms,
+    def _attend(
+        self, i: int, count: int, cut: Attention, norms: Tensor | None, prompts: Prompts | None = None
+    ) -> Tensor:  # fmt: skip
+        keys, values = self.keys[i], self.values[i]
+        if prompts:
+            beside = slice(count, count + prompts.tokens)
+            attend_prompts(
+                self.qkv[beside], keys, values, prompts.slots, self.cos, self.sin, self.attended[beside], self.early
+            )
+        # A row may read what its prompt has just written: its kernel is not launched before that is there.
+        attended = self.attention.decode(
+            self.qkv[:count], keys, values, self.rows[:count], self.state.position, self.cos, self.sin,
+            self.attended[:count], cut=cut, scratch=self.scratch, early=self.early and not prompts, norms=norms,
         )  # fmt: skip
+        return self.attended[: beside.stop] if prompts else attended
 
     def _rows(self, count: int, *names: str) -> tuple[Tensor, ...]:
         return tuple(getattr(self, name)[:count] for name in names)

@@ -15,11 +15,11 @@ from torch import Tensor
 from engine.errors import ConfigError
 from engine.model.backends import TritonAttention, attention_backend
 from engine.model.flight import Flight
-from engine.model.fused import FusedStep, Plan, plans_of
+from engine.model.fused import FusedStep, Plan, Prompts, plans_of
 from engine.model.kernels.chain import launches_early
 from engine.model.kernels.prompt import attend_prompts
 from engine.model.kernels.rope import turn_and_keep
-from engine.model.kernels.sampling import draw, enter
+from engine.model.kernels.sampling import draw
 from engine.model.prompts import FEW_TOKENS, few_tokens, many_tokens
 from engine.model.rope import rope_tables
 from engine.model.slots import SlotState
@@ -30,6 +30,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, *range(96, 513, 32))
 PROMPTS = (32, 64, 128, 256, 512, 1024)  # longer prompts run in whole multiples of the last
 TOGETHER = (1, 2, 4, 8)  # prompts of one pass
 MOST_TOKENS = 512  # of a pass with several prompts
+BESIDE = ((1, 32), (2, 16), (1, 48))  # prompts that a frame's first step reads beside its rows: how many, of what size
 
 
 class GraphLlama:
@@ -65,9 +66,11 @@ class GraphLlama:
         if invariant:
             plans = (_fixed_plan(plans, self.batches[-1]),)
         early = launches_early(device)
-        self.step = FusedStep(
-            shape, weights, self.keys, self.values, cos, sin, self.state, self.batches[-1], early, plans, backend
-        )
+        # Where few tokens and rows go through the same kernels, and no row's bits may depend on what is beside it.
+        self._few = not weights.quantised and self.attention == TritonAttention.name
+        self._beside = BESIDE if self._few and not invariant else ()
+        rows = max(self.batches[-1], FEW_TOKENS if self._beside else 0)
+        self.step = FusedStep(shape, weights, self.keys, self.values, cos, sin, self.state, rows, early, plans, backend)
         self.codes = torch.zeros(self.batches[-1], FRAME_TOKENS, dtype=torch.int32, device=device)
         self.ended = torch.zeros(self.batches[-1], dtype=torch.int32, device=device)
         self.limits = torch.tensor([1, context - 1], dtype=torch.int64, device=device)
@@ -76,8 +79,9 @@ class GraphLlama:
         self._together = TOGETHER[:1] if invariant else TOGETHER
         self._slots = torch.zeros(TOGETHER[-1], dtype=torch.int64, device=device)
         self._ids = torch.zeros(max(context, MOST_TOKENS), dtype=torch.int64, device=device)
+        self._joining: dict[int, list[int]] = {}  # prompts by their slots that the next frame needs
         self._pool = torch.cuda.graph_pool_handle()
-        self._frames: dict[int, torch.cuda.CUDAGraph] = {}
+        self._frames: dict[tuple[int, tuple[int, int] | None], torch.cuda.CUDAGraph] = {}
         self._prompts: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
 
     def warm_up(self, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
@@ -85,7 +89,11 @@ class GraphLlama:
 
         `progress` is told of each graph, of how many, before it is made.
         """
-        makers = [partial(self._frame_graph, count) for count in reversed(self.batches)]
+        makers = [
+            partial(self._frame_graph, count, shape)
+            for count in reversed(self.batches)
+            for shape in (None, *self._shapes(count))
+        ]
         for size in reversed(PROMPTS):
             for count in reversed(self._together):
                 if size <= self.context and (count == 1 or count * size <= MOST_TOKENS):
@@ -109,20 +117,44 @@ class GraphLlama:
             self._prefill(prompts[:count], size)
             prompts = prompts[count:]
 
+    def join(self, prompts: list[tuple[int, list[int]]]) -> None:
+        """As `prefill_all`, but with the next frame: where they are few and short its first step reads them."""
+        self._joining |= dict(prompts)
+
+    def _join(self, count: int) -> tuple[int, int] | None:
+        """-> the shape of the prompts that a frame of `count` rows is to read; those that it cannot are read now."""
+        prompts, self._joining = list(self._joining.items()), {}
+        longest = max((len(ids) for _, ids in prompts), default=0)
+        for many, size in self._shapes(count) if prompts else ():
+            if len(prompts) <= many and longest <= size:
+                self._upload(prompts, many, size)
+                return many, size
+        self.prefill_all(prompts)
+        return None
+
+    def _shapes(self, count: int) -> list[tuple[int, int]]:
+        """Of prompts beside `count` rows."""
+        return [
+            (many, size) for many, size in self._beside if count + many * size <= FEW_TOKENS and size <= self.context
+        ]
+
     def _prefill(self, prompts: list[tuple[int, list[int]]], size: int) -> None:
         count = next(count for count in TOGETHER if count >= len(prompts))
+        self._upload(prompts, count, size)
+        self._prompt_graph(count, size).replay()
+
+    def _upload(self, prompts: list[tuple[int, list[int]]], count: int, size: int) -> None:
         # Padding repeats the first prompt, which then is written twice.
         prompts = prompts + prompts[:1] * (count - len(prompts))
         slots = torch.tensor([slot for slot, _ in prompts]).pin_memory()
         ids = torch.tensor([ids + [0] * (size - len(ids)) for _, ids in prompts]).pin_memory()
         self._slots[:count].copy_(slots, non_blocking=True)
         self._ids[: count * size].copy_(ids.flatten(), non_blocking=True)
-        self._prompt_graph(count, size).replay()
 
     def launch(self, slots: list[int], min_frames: int) -> Flight:
         """Starts seven steps for each slot and returns at once; later launches wait for it on the device."""
         count = next(size for size in self.batches if size >= len(slots))
-        graph = self._frame_graph(count)
+        graph = self._frame_graph(count, self._join(count))
         rows = torch.tensor(slots + [-1] * (count - len(slots)), dtype=torch.int32).pin_memory()
         self.step.rows[:count].copy_(rows, non_blocking=True)
         if min_frames != self._min_frames:
@@ -150,15 +182,17 @@ class GraphLlama:
         return flight.codes, torch.tensor(ended)
 
     @torch.inference_mode()
-    def frame(self, count: int) -> None:
-        """The seven steps of the first `count` rows: what a graph records."""
+    def frame(self, count: int, shape: tuple[int, int] | None = None) -> None:
+        """The seven steps of the first `count` rows: what a graph records. `shape`: of prompts that the first reads."""
         rows = self.step.rows[:count]
         embedding = self.step.embedding(count)
-        enter(self.state, rows, embedding)
+        beside = Prompts(self._ids[: shape[0] * shape[1]], self._slots[: shape[0]]) if shape else None
+        self.step.enter(count, beside)
         for k in range(FRAME_TOKENS):
+            logits = self.step.run(count, k, None if k else beside)
             draw(
-                self.step.run(count, k), k, self.state, rows, self.limits, embedding, self.codes, self.ended,
-                self.layout.first_audio, early=self.step.early,
+                logits, k, self.state, rows, self.limits, embedding, self.codes, self.ended, self.layout.first_audio,
+                early=self.step.early,
             )  # fmt: skip
 
     @torch.inference_mode()
@@ -182,17 +216,17 @@ class GraphLlama:
 
         slots, x = self._slots[:count], weights.embed[self._ids[: count * size]]
         # With weights of 8 bits the rows of all prompts have 8 bits (where they fit), whatever a prompt's company.
-        if count * size <= FEW_TOKENS and not weights.quantised and self.attention == TritonAttention.name:
+        if count * size <= FEW_TOKENS and self._few:
             attended = x.new_empty(count * size, shape.heads * shape.head_dim)
             few_tokens(x, weights, shape, attend_few, step.early)
         else:
             many_tokens(x, weights, shape, keep, attend, step.early)
 
-    def _frame_graph(self, count: int) -> torch.cuda.CUDAGraph:
-        if count not in self._frames:
-            self.step.rows.fill_(-1)  # the rehearsal is for nobody
-            self._frames[count] = captured(lambda: self.frame(count), self._pool)
-        return self._frames[count]
+    def _frame_graph(self, count: int, shape: tuple[int, int] | None = None) -> torch.cuda.CUDAGraph:
+        if (count, shape) not in self._frames:
+            self.step.rows.fill_(-1)  # the rehearsal is for nobody, and writes prompts that the replay writes again
+            self._frames[count, shape] = captured(lambda: self.frame(count, shape), self._pool)
+        return self._frames[count, shape]
 
     def _prompt_graph(self, count: int, size: int) -> torch.cuda.CUDAGraph:
         if (count, size) not in self._prompts:

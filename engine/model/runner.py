@@ -119,13 +119,13 @@ class ModelRunner:
             self.prefill(sequence, sampling)
 
     def start_all(self, sequences: list[tuple[Sequence, Sampling]]) -> None:
-        """Prefills all these sequences' current chunks, together where the model can."""
-        together = getattr(self.model, "prefill_all", None)
-        if together is None:
+        """Prefills all these sequences' current chunks, together and with the next frame where the model can."""
+        join = getattr(self.model, "join", None)
+        if join is None:
             for sequence, sampling in sequences:
                 self.start(sequence, sampling)
             return
-        together([(_slot(sequence), sequence.current.prompt[:-1]) for sequence, _ in sequences])
+        join([(_slot(sequence), sequence.current.prompt[:-1]) for sequence, _ in sequences])
         for sequence, sampling in sequences:
             sequence.prefilled = len(sequence.current.prompt) - 1
             self._enter(sequence, sampling)

@@ -65,6 +65,11 @@ def enter(state: SlotState, rows: Tensor, table: Embedding) -> None:
     _enter[(rows.shape[0],)](rows, state.token, *table.arguments(), **table.sizes(), num_warps=4)
 
 
+def embed(ids: Tensor, table: Embedding) -> None:
+    """The embeddings of the tokens ids [T], as `table` says."""
+    _embed_ids[ids.shape](ids, *table.arguments(), **table.sizes(), num_warps=4)
+
+
 @triton.jit
 def _embed(
     embed, x, squares, token, row,
@@ -89,6 +94,15 @@ def _enter(
     slot = tl.load(rows + row)
     if slot >= 0:
         _embed(embed, x, squares, tl.load(tokens + slot), row, HIDDEN, PARTS, BLOCK)
+
+
+@triton.jit
+def _embed_ids(
+    ids, embed, x, squares,
+    HIDDEN: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0)
+    _embed(embed, x, squares, tl.load(ids + row), row, HIDDEN, PARTS, BLOCK)
 
 
 @triton.jit
