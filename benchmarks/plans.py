@@ -29,7 +29,7 @@ from engine.model.checkpoint import dummy_checkpoint
 from engine.model.fused import Attention, FusedStep, Plan
 from engine.model.graphs import GraphLlama, captured
 from engine.model.kernels.linear import Tile
-from engine.model.kernels.sampling import draw, enter
+from engine.model.kernels.sampling import draw
 from engine.model.slots import Sampling
 from engine.model.weights import random_weights
 
@@ -131,7 +131,7 @@ class Bench:
     def steps(self) -> None:
         model, rows = self.model, self.model.step.rows
         embedding = model.step.embedding(self.rows)
-        enter(model.state, rows, embedding)
+        model.step.enter(self.rows)
         for k in range(STEPS):
             draw(
                 model.step.run(self.rows, k), k, model.state, rows, model.limits, embedding, model.codes, model.ended,

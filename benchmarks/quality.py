@@ -87,12 +87,10 @@ class Forced:
 
     @torch.inference_mode()
     def _in_kernels(self, tokens: Tensor, positions: Tensor, k: int) -> Tensor:
-        from engine.model.kernels.sampling import enter  # needs Triton, as the model did
-
         model, count = self.model, self.slots.numel()
         model.state.token[self.slots], model.state.position[self.slots] = tokens, positions
         model.step.rows[:count] = self.slots.int()
-        enter(model.state, model.step.rows[:count], model.step.embedding(count))
+        model.step.enter(count)
         return model.step.run(count, k)[:, : END_ROW + 1].clone()
 
 

@@ -66,7 +66,7 @@ class GraphLlama:
         if invariant:
             plans = (_fixed_plan(plans, self.batches[-1]),)
         early = launches_early(device)
-        # Where few tokens and rows go through the same kernels, and no row's bits may depend on what is beside it.
+        # Short prompts go through a step's kernels; beside its rows only where those may round otherwise for it.
         self._few = not weights.quantised and self.attention == TritonAttention.name
         self._beside = BESIDE if self._few and not invariant else ()
         rows = max(self.batches[-1], FEW_TOKENS if self._beside else 0)

@@ -32,7 +32,6 @@ from engine.model.backends import (  # noqa: E402
 from engine.model.fused import FusedStep, Plan  # noqa: E402
 from engine.model.kernels.attention import attend_reference, scratch_sizes  # noqa: E402
 from engine.model.kernels.linear import Scratch  # noqa: E402
-from engine.model.kernels.sampling import enter  # noqa: E402
 
 pytestmark = pytest.mark.gpu if DEVICE.type == "cuda" else []
 SLOTS, KV, GROUP, DIM, CONTEXT = 5, 2, 3, 128, 300
@@ -187,7 +186,7 @@ def test_a_step_of_the_whole_model(llama_folder: Callable[[TinyLlama], Path], ki
     plans = (Plan(4, None, Attention(splits=2, block=16)),)
     step = FusedStep(shape, folded, keys, values, plain.cos, plain.sin, plain.state, 4, False, plans, kind())
     step.rows[:3] = torch.tensor([2, 0, 1])
-    enter(plain.state, step.rows, step.embedding(4))
+    step.enter(4)
     logits = step.run(4, 0)[:3]
     rows = step.rows[:3].long()
     hidden = plain.step(plain.state.token[rows], rows, plain.state.position[rows], CONTEXT)

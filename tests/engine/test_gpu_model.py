@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(DEVICE.type == "cpu", reason="
 prepare()
 
 from engine.model.graphs import GraphLlama  # noqa: E402
-from engine.model.kernels.sampling import enter  # noqa: E402
 
 SHAPES = {
     "small": TinyLlama(rope=LLAMA3_ROPE, hidden=96, heads=6, kv_heads=2, seed=2),
@@ -68,7 +67,7 @@ def audio_logits(model: GraphLlama, spoken: list[list[int]], count: int) -> Tens
         rows[: len(live)] = live
         slots = []
         for k in range(FRAME_TOKENS):
-            enter(model.state, rows, model.step.embedding(count))
+            model.step.enter(count)
             slots.append(model.step.run(count, k)[: len(live), :CODEBOOK_SIZE].clone())
         batches.append(torch.cat(slots, dim=1))
     return torch.cat(batches)
@@ -154,7 +153,7 @@ def test_the_end_of_speech_is_weighed_as_by_transformers(loaded: Loaded) -> None
     model.state.start(0, ids[-1], len(ids) - 1, sampling())
     with torch.inference_mode():
         model.step.rows[:1] = 0
-        enter(model.state, model.step.rows[:1], model.step.embedding(1))
+        model.step.enter(1)
         mine = model.step.run(1, 0)[0, END_ROW]
         logits = loaded.reference(torch.tensor([ids], device=DEVICE)).logits[0, -1]
     torch.testing.assert_close(mine, logits[loaded.checkpoint.layout.end_of_speech], atol=1e-3, rtol=1e-4)

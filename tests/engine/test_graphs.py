@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(DEVICE.type == "cpu", reason="
 prepare()
 
 from engine.model.graphs import GraphLlama  # noqa: E402
-from engine.model.kernels.sampling import enter  # noqa: E402
 
 Models = Callable[..., GraphLlama]
 
@@ -75,7 +74,7 @@ def first_logits(model: GraphLlama, streams: int, count: int) -> Tensor:
     model.step.rows.fill_(-1)
     model.step.rows[:streams] = torch.arange(streams, dtype=torch.int32, device=DEVICE)
     with torch.inference_mode():
-        enter(model.state, model.step.rows[:count], model.step.embedding(count))
+        model.step.enter(count)
         return model.step.run(count, 0)[:streams].clone()
 
 

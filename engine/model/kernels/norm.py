@@ -62,14 +62,14 @@ def to_fp8(x: Tensor, out: Tensor, scale: Tensor, early: bool = False) -> None:
 
 
 @triton.jit
-def load_row(of, row, K: tl.constexpr):
+def _load_row(of, row, K: tl.constexpr):
     """Row `row` of the tensor [M, K] at `of`, and zeros up to a power of two."""
     k = tl.arange(0, triton.next_power_of_2(K))
     return tl.load(of + row.to(tl.int64) * K + k, mask=k < K, other=0.0)
 
 
 @triton.jit
-def row_scale(values, eps, K: tl.constexpr):
+def _row_scale(values, eps, K: tl.constexpr):
     """One over the root mean square of K numbers."""
     wide = values.to(tl.float32)
     return tl.rsqrt(tl.sum(wide * wide, 0) / K + eps)
@@ -80,15 +80,15 @@ def _inverse_rms(x, out, eps, K: tl.constexpr, EARLY: tl.constexpr):
     begin(EARLY)
     wait(EARLY)
     row = tl.program_id(0)
-    tl.store(out + row, row_scale(load_row(x, row, K), eps, K))
+    tl.store(out + row, _row_scale(_load_row(x, row, K), eps, K))
 
 
 @triton.jit
 def _rms_norm(x, out, scales, eps, K: tl.constexpr, EARLY: tl.constexpr):
     begin(EARLY)
     wait(EARLY)
-    row = load_row(x, tl.program_id(0), K)
-    normed = (row.to(tl.float32) * row_scale(row, eps, K)).to(row.dtype)
+    row = _load_row(x, tl.program_id(0), K)
+    normed = (row.to(tl.float32) * _row_scale(row, eps, K)).to(row.dtype)
     if scales is not None:
         normed = _fitted(normed, scales)
     k = tl.arange(0, triton.next_power_of_2(K))
@@ -104,7 +104,7 @@ def _gate(x, out, scales, of, eps, N: tl.constexpr, BN: tl.constexpr, K: tl.cons
     a = tl.load(x + row * 2 * N + n, mask=n < N, other=0.0).to(tl.float32)
     b = tl.load(x + row * 2 * N + N + n, mask=n < N, other=0.0).to(tl.float32)
     if K > 0:
-        scale = row_scale(load_row(of, row, K), eps, K)
+        scale = _row_scale(_load_row(of, row, K), eps, K)
         a *= scale
         b *= scale
     gated = a / (1.0 + tl.exp(-a)) * b
