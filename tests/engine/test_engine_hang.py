@@ -121,8 +121,9 @@ async def test_one_of_several_hangs_alone_and_its_queue_moves(launch: Launch, wo
     streams[1].cancel()
     assert await asyncio.wait_for(anext(streams[4]), PATIENCE), "it takes the other device's free slot"
     await until(lambda: engine.processes["ready"] == 2)
-    assert streams[3].finish_reason is None
-    assert len(workers) == 3
+    # It may have been spoken whole while the other process loaded again.
+    assert await end(streams[3]) is None
+    assert (len(workers), workers[1].returncode) == (3, None)
 
 
 async def test_who_came_while_a_process_hung_is_not_the_cause_and_moves_once(launch: Launch, workers: Workers) -> None:
