@@ -157,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mpl.rcParams.update(STYLE)
     report = json.loads(args.results.read_text(encoding="utf-8"))
     results, drawn = report["results"], 0
+    args.to.mkdir(parents=True, exist_ok=True)
     if results.get("capacity", {}).get("rows"):
         draw_streams(beside(report, args.beside), about_streams(report), args.to / "streams.svg")
         drawn += 1
