@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -23,6 +25,7 @@ from benchmarks.judge import CUT, FAILED, GONE, REFUSED, WHOLE, judge, name_of, 
 from benchmarks.report import print_document, print_table
 from benchmarks.server import ServerFailed
 from benchmarks.target import Target, target
+from benchmarks.vitals import engines
 from benchmarks.wire import Answer, ask, get
 
 FORMS = ("pcm", "wav", "sse", "mp3")
@@ -44,8 +47,10 @@ async def drain(found: Target, asked: Sequence[dict[str, Any]], twice: bool, pat
     while not all(answer.body or answer.ended for answer in answers):
         await asyncio.sleep(POLL_SECONDS)
     began = perf_counter()
-    found.own.signal(signal.SIGTERM)
-    wrong = [] if twice else await while_draining(found.url)
+    # With the last word the server is gone: nobody may end before the others have been asked.
+    with held([] if twice else engines(found.own.pid)):
+        found.own.signal(signal.SIGTERM)
+        wrong = [] if twice else await while_draining(found.url)
     if twice:
         await asyncio.sleep(0.5)
         found.own.signal(signal.SIGTERM)
@@ -68,6 +73,18 @@ async def drain(found: Target, asked: Sequence[dict[str, Any]], twice: bool, pat
         "broken": sum(counts[word] for word in BROKEN), "status": status,
         "seconds": round(perf_counter() - began, 2), "wrong": wrong,
     }  # fmt: skip
+
+
+@contextmanager
+def held(pids: Sequence[int]) -> Iterator[None]:
+    """Processes that do nothing meanwhile."""
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 async def while_draining(url: str) -> list[str]:

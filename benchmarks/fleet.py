@@ -9,8 +9,11 @@ from types import TracebackType
 
 import httpx
 
-from benchmarks.proxy import SETTLE_SECONDS, free_port
+from benchmarks.proxy import free_port
 from benchmarks.server import OwnServer, ServerFailed
+
+ASKED_SECONDS = 60.0
+POLL_SECONDS = 0.02
 
 
 class Fleet:
@@ -54,7 +57,7 @@ class Fleet:
     def restart_all(self) -> None:
         """One after another: drained, ended, started, ready. ServerFailed when one does not end well.
 
-        After each there is time for the balancer's health checks, as a Deployment's minReadySeconds gives it.
+        The next one follows when the balancer has sent the last one a request, so callers must keep asking.
         """
         for index in range(len(self.ports)):
             status = self._servers[index].drain()
@@ -62,7 +65,14 @@ class Fleet:
                 raise ServerFailed(f"a drained server ended with status {status}")
             self._servers[index] = self._ends.enter_context(self._server(index))
             self._servers[index].wait_ready()
-            time.sleep(SETTLE_SECONDS)
+            self._until_asked(self.urls[index])
+
+    def _until_asked(self, url: str) -> None:
+        end = time.monotonic() + ASKED_SECONDS
+        while not httpx.get(url + "/health", timeout=20).json()["running"]:
+            if time.monotonic() > end:
+                raise ServerFailed(f"no request came within {ASKED_SECONDS:g} s of its restart")
+            time.sleep(POLL_SECONDS)
 
     def _server(self, index: int) -> OwnServer:
         arguments = ["--port", str(self.ports[index]), *self._arguments]

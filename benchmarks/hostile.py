@@ -47,7 +47,7 @@ PROBED = [speech(number) | {"max_tokens": 28} for number in range(4)]
 TIMES = 2.0
 """How many times the time to first audio may grow."""
 HEALTH_SECONDS = 0.25
-READ_SECONDS = 5.0
+READ_SECONDS = 30.0
 Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter, float], Awaitable[str]]
 
 

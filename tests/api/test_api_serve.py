@@ -49,7 +49,7 @@ def test_the_banner_tells_what_runs(lyre: Launcher) -> None:
 def test_a_signal_drains(lyre: Launcher, tmp_path: Path, sent: signal.Signals) -> None:
     gate = tmp_path / "gate"
     server = lyre("serve", "--port", "0", FAKE=json.dumps({"plan": {"hold_at": 1}, "gate": str(gate)}))
-    with httpx.stream("POST", server.url + URL, json=PCM) as answer:
+    with httpx.stream("POST", server.url + URL, json=PCM, timeout=PATIENCE) as answer:
         parts = answer.iter_raw()
         received = next(parts)
         server.process.send_signal(sent)
@@ -97,7 +97,7 @@ def test_a_signal_while_the_model_loads_ends_with_0(lyre: Launcher, sent: signal
 
 def test_a_drain_ends_in_time(lyre: Launcher) -> None:
     server = lyre("serve", "--port", "0", "--drain-seconds", "0.1", FAKE='{"plan": {"hold_at": 1}}')
-    with httpx.stream("POST", server.url + URL, json=PCM) as answer:
+    with httpx.stream("POST", server.url + URL, json=PCM, timeout=PATIENCE) as answer:
         parts = answer.iter_raw()
         assert next(parts)
         server.process.send_signal(signal.SIGTERM)
@@ -122,7 +122,7 @@ def test_who_waits_when_the_drain_ends_is_told_so(lyre: Launcher) -> None:
 
 def test_a_second_signal_ends_at_once(lyre: Launcher) -> None:
     server = lyre("serve", "--port", "0", "--drain-seconds", "600", FAKE='{"plan": {"hold_at": 1}}')
-    with httpx.stream("POST", server.url + URL, json=PCM) as answer:
+    with httpx.stream("POST", server.url + URL, json=PCM, timeout=PATIENCE) as answer:
         parts = answer.iter_raw()
         assert next(parts)
         server.process.send_signal(signal.SIGTERM)

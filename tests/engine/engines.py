@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from engine import Engine, SamplingParams, SpeechStream
 
-LONG = "A text that takes a while to say, as it goes on and on. " * 4
+LONG = "A text that takes a while to say, as it goes on and on. " * 40  # longer than any test
 SHORT = SamplingParams(seed=1, max_tokens=42)
 PATIENCE = 60  # seconds until something that should have happened counts as missing
 Workers = list[asyncio.subprocess.Process]
@@ -18,6 +18,11 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+def impatient(engine: Engine, replica: int = 0, seconds: float = 1.0) -> None:
+    """From now on so much silence of this process is a hang. Another one's may be a machine that is busy."""
+    vars(vars(engine)["_replicas"][replica])["_watchdog"].limit = seconds
 
 
 async def started(engine: Engine) -> Engine:

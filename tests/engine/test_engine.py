@@ -14,14 +14,12 @@ from engine import (
     EngineUnavailable,
     InvalidRequest,
     SamplingParams,
-    SpeechStream,
 )
+from tests.engine.engines import LONG, PATIENCE, SHORT, heard
 
 pytestmark = pytest.mark.anyio
 
 FRAME_BYTES = 4096
-SHORT = SamplingParams(seed=1, max_tokens=42)
-LONG = "A text that takes a while to say, as it goes on and on. " * 4  # some thousand frames
 
 
 class Shared:
@@ -57,16 +55,12 @@ async def engine(shared: Shared) -> AsyncIterator[Engine]:
     """The shared engine; idle before and after each test."""
     engine = await shared.engine()
     yield engine
-    await asyncio.wait_for(at_rest(engine), 10)
+    await asyncio.wait_for(at_rest(engine), PATIENCE)
 
 
 async def at_rest(engine: Engine) -> None:
     while engine.running:
         await asyncio.sleep(0.01)
-
-
-async def heard(stream: SpeechStream) -> bytes:
-    return b"".join([piece async for piece in stream])
 
 
 # ---- starting

@@ -18,7 +18,7 @@ from engine import (
     QueueTimeout,
     SpeechStream,
 )
-from tests.engine.engines import LONG, PATIENCE, SHORT, Launch, Workers, heard, started, until
+from tests.engine.engines import LONG, PATIENCE, SHORT, Launch, Workers, heard, impatient, started, until
 
 pytestmark = pytest.mark.anyio
 
@@ -36,19 +36,22 @@ async def end(stream: SpeechStream) -> type[EngineError] | None:
 
 
 async def test_a_process_that_hangs_is_replaced_only_if_it_has_work(launch: Launch, workers: Workers) -> None:
-    engine = await started(launch(hang_timeout=1.0))
+    engine = await started(launch())
     workers[0].send_signal(signal.SIGSTOP)
+    impatient(engine)
     await asyncio.sleep(1.5)
     assert (engine.ready, engine.hung) == (True, False)
     # Its time counts from here.
     late = engine.submit("Still there.", "ana", SHORT)
     await asyncio.sleep(0.2)
+    impatient(engine, seconds=10.0)
     workers[0].send_signal(signal.SIGCONT)
     assert len(await asyncio.wait_for(heard(late), PATIENCE)) == 6 * 4096
 
     speaking = engine.submit(LONG, "ana")
     assert await anext(speaking)
     workers[0].send_signal(signal.SIGSTOP)
+    impatient(engine)
     unheard, queued = engine.submit("Not yet.", "ana"), engine.submit("Nor this.", "ana")
     await until(lambda: engine.hung)
     assert (engine.ready, engine.running, engine.processes) == (False, 0, {"down": 1})
@@ -64,9 +67,10 @@ async def test_a_process_that_hangs_is_replaced_only_if_it_has_work(launch: Laun
 
 
 async def test_time_in_which_the_server_was_blocked_is_nobodys_silence(launch: Launch, workers: Workers) -> None:
-    engine = await started(launch(hang_timeout=2.0))
+    engine = await started(launch())
     stream = engine.submit(LONG, "ana")
     assert await anext(stream)
+    impatient(engine, seconds=2.0)
     time.sleep(2.5)
     tokens = stream.output_tokens
     await until(lambda: stream.output_tokens > tokens + 70)
@@ -78,9 +82,10 @@ async def test_a_process_that_cannot_be_killed_is_a_hang_and_then_done_without(
     launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.replica.STOP_SECONDS", 1.0)
-    engine = await started(launch(hang_timeout=1.0))
+    engine = await started(launch())
     workers[0].kill = lambda: None  # type: ignore[method-assign] - as the kernel, with a driver that is stuck
     workers[0].send_signal(signal.SIGSTOP)
+    impatient(engine)
     try:
         stream = engine.submit(LONG, "ana")
         assert await end(stream) is EngineUnavailable
@@ -109,11 +114,12 @@ async def test_a_process_that_hangs_while_it_loads_again_is_replaced(
 
 
 async def test_one_of_several_hangs_alone_and_its_queue_moves(launch: Launch, workers: Workers) -> None:
-    engine = await started(launch(device="auto", devices="cpu,cpu", hang_timeout=1.0, max_queue=4))
+    engine = await started(launch(device="auto", devices="cpu,cpu", max_queue=4))
     streams = [engine.submit(LONG, "ana") for _ in range(5)]
     for stream in streams[:4]:
         assert await asyncio.wait_for(anext(stream), PATIENCE)
     workers[0].send_signal(signal.SIGSTOP)
+    impatient(engine)
     await until(lambda: engine.hung)
     assert engine.ready
     assert engine.processes == {"ready": 1, "down": 1}
@@ -121,17 +127,20 @@ async def test_one_of_several_hangs_alone_and_its_queue_moves(launch: Launch, wo
     streams[1].cancel()
     assert await asyncio.wait_for(anext(streams[4]), PATIENCE), "it takes the other device's free slot"
     await until(lambda: engine.processes["ready"] == 2)
-    # It may have been spoken whole while the other process loaded again.
+    tokens = streams[3].output_tokens
+    await until(lambda: streams[3].output_tokens > tokens + 70)
+    streams[3].cancel()
     assert await end(streams[3]) is None
     assert (len(workers), workers[1].returncode) == (3, None)
 
 
 async def test_who_came_while_a_process_hung_is_not_the_cause_and_moves_once(launch: Launch, workers: Workers) -> None:
-    engine = await started(launch(device="auto", devices="cpu,cpu", hang_timeout=2.0))
+    engine = await started(launch(device="auto", devices="cpu,cpu"))
     first, second = (engine.submit(LONG, "ana") for _ in range(2))
     assert await anext(first)
     assert await anext(second)
     workers[0].send_signal(signal.SIGSTOP)
+    impatient(engine, seconds=2.0)
     late = engine.submit(LONG, "ana")
     assert late.timings.started is None
     assert await asyncio.wait_for(anext(late), PATIENCE)

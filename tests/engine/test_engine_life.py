@@ -121,7 +121,7 @@ async def test_a_progress_callback_that_fails_is_an_error_and_no_hang(
         raise RuntimeError("the terminal is gone")
 
     start = asyncio.ensure_future(launch().start(fail))
-    done, _ = await asyncio.wait({start}, timeout=25)
+    done, _ = await asyncio.wait({start}, timeout=PATIENCE)
     assert done, "start() hangs"
     with pytest.raises((RuntimeError, EngineError)):
         await start
@@ -307,14 +307,14 @@ async def test_drain_waits_for_what_runs_and_stop_leaves_nothing_behind(
 async def test_stop_ends_a_worker_that_hangs_and_fails_what_runs(
     launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.replica.STOP_SECONDS", 0.3)
+    monkeypatch.setattr("engine.replica.STOP_SECONDS", 3.0)
     engine = launch()
     await asyncio.wait_for(engine.start(), PATIENCE)
     stream = engine.submit(LONG, "ana")
     assert await anext(stream)
     workers[0].send_signal(signal.SIGSTOP)
     stop = asyncio.ensure_future(engine.stop())
-    done, _ = await asyncio.wait({stop}, timeout=10)
+    done, _ = await asyncio.wait({stop}, timeout=PATIENCE)
     hung = not done
     if hung:
         workers[0].kill()
@@ -329,14 +329,14 @@ async def test_stop_ends_a_worker_that_hangs_and_fails_what_runs(
 async def test_stop_during_the_start_does_not_wait_for_its_end(
     launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.replica.STOP_SECONDS", 0.3)
+    monkeypatch.setattr("engine.replica.STOP_SECONDS", 3.0)
     engine = launch()
     start = asyncio.ensure_future(engine.start())
     await asyncio.wait_for(until(lambda: bool(workers)), PATIENCE)
     # In place of a load that takes minutes.
     workers[0].send_signal(signal.SIGSTOP)
     stop = asyncio.ensure_future(engine.stop())
-    done, _ = await asyncio.wait({stop}, timeout=10)
+    done, _ = await asyncio.wait({stop}, timeout=PATIENCE)
     hung = not done
     if hung:
         workers[0].kill()

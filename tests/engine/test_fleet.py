@@ -119,7 +119,8 @@ async def test_a_killed_one_fails_alone_hands_on_its_queue_and_comes_back(
     gave_up.cancel()
 
     # Both speak: drain waits for both, and stop ends both.
-    streams[4].cancel()
+    for stream in streams[1], streams[4]:
+        stream.cancel()
     assert not await engine.drain(0.0)
     assert await engine.drain(PATIENCE)
     assert len(await heard(late)) == 6 * 4096

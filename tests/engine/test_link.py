@@ -63,6 +63,7 @@ async def test_what_is_sent_together_comes_together(server: ServerLink, worker: 
     frame: list[FromEngine] = [Audio(1, b"ab", 7), Finished(1, "stop", 5, 7), Audio(2, b"cd", 14)]
     worker.send(frame)
     worker.send([Audio(2, b"ef", 21)])
+    await reader.until(2)
     await reader.end()
     assert reader.lists == [frame, [Audio(2, b"ef", 21)]]
 

@@ -12,12 +12,12 @@ from benchmarks.target import Target
 from tests.faults.conftest import PATIENCE
 
 
-@pytest.mark.parametrize(("twice", "streams", "repeat"), [(False, 16, 1), (True, 4, 4)], ids=["once", "twice"])
+@pytest.mark.parametrize(("twice", "streams", "repeat"), [(False, 16, 1), (True, 4, 40)], ids=["once", "twice"])
 def test_a_signal_drains_and_a_second_one_forces(
     launch: Callable[..., Target], twice: bool, streams: int, repeat: int
 ) -> None:
-    found = launch("--drain-seconds", str(PATIENCE), "--max-concurrency", "16")
-    asked = [body | {"max_tokens": 84 * repeat} for body in bodies(streams, repeat)]
+    found = launch("--drain-seconds", str(PATIENCE), "--max-concurrency", "16", "--hang-timeout", "0")
+    asked = [body | {"max_tokens": 420 * repeat} for body in bodies(streams, repeat)]
     row = asyncio.run(drain(found, asked, twice, PATIENCE))
     assert row["wrong"] == []
     assert row["whole"] == (0 if twice else streams)

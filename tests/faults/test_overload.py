@@ -6,7 +6,7 @@ import asyncio
 import json
 
 from benchmarks.judge import EXPIRED, REFUSED, WHOLE, judge, name_of, references, speech
-from benchmarks.overload import CASES, afterwards, overload, recovery
+from benchmarks.overload import CASES, afterwards, capacity, overload, recovery
 from benchmarks.target import Target
 from benchmarks.wire import ask
 from tests.faults.conftest import PATIENCE
@@ -19,7 +19,8 @@ def test_what_is_taken_is_whole_and_what_is_not_is_refused_in_good_form(shared: 
 async def _overload(shared: Target) -> None:
     spoken = await references(shared.url, CASES)
     before = shared.outcomes()
-    crowd, after, sdk = await overload(shared.url, rate=12.0, seconds=6.0)
+    speed, _ = await capacity(shared.url, 4, 5.0)
+    crowd, after, sdk = await overload(shared.url, rate=max(12.0, 4 * speed), seconds=6.0)
     judged = crowd.judged(spoken)
     words = [verdict for verdict, _ in judged]
     assert set(words) <= {WHOLE, REFUSED, EXPIRED}

@@ -1,6 +1,8 @@
 """One visit to the page: what a person does there, what they see, and all that the browser noticed."""
 
 import io
+import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,6 +11,13 @@ from playwright.sync_api import Page, Response, expect
 
 PATIENCE_MS = 90_000
 """After which something that should happen soon counts as missing; no test measures time with it."""
+
+
+LISTEN = """addEventListener("DOMContentLoaded", () => {
+  window.sounds = [];
+  const main = document.querySelector("main");
+  new MutationObserver(() => sounds.push(main.dataset.sound)).observe(main, { attributeFilter: ["data-sound"] });
+});"""
 
 
 class Visit:
@@ -29,6 +38,7 @@ class Visit:
         network = page.context.new_cdp_session(page)
         network.on("Network.requestWillBeSent", lambda event: self.asked.append(event["request"]["url"]))
         network.send("Network.enable")
+        page.add_init_script(LISTEN)
         page.goto(url + "/")
 
     def wait_ready(self) -> "Visit":
@@ -49,6 +59,19 @@ class Visit:
     def wait_sound(self, sound: str) -> None:
         """Returns when the loudspeaker is so far."""
         self.page.locator(f"main[data-sound={sound}]").wait_for()
+
+    def forget_sounds(self) -> None:
+        """Before what `wait_sounds` waits for."""
+        self.page.evaluate("sounds.length = 0")
+
+    def wait_sounds(self, *sounds: str) -> None:
+        """Returns when the loudspeaker has gone through all of these, however quickly."""
+        self._until(lambda: self.page.evaluate("sounds.join()").endswith(",".join(sounds)))
+
+    def wait_mark(self, name: str) -> dict[str, float]:
+        """All marks, as soon as this one is among them."""
+        self._until(lambda: name in self.marks())
+        return self.marks()
 
     def marks(self) -> dict[str, float]:
         """When what happened, by the page's own clock, in milliseconds."""
@@ -86,6 +109,13 @@ class Visit:
         assert {urlsplit(url).netloc for url in self.asked if not url.startswith("blob:")} == {
             urlsplit(self.url).netloc
         }
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        # Playwright's own wait is refused by the page's policy: it evaluates text there.
+        end = time.monotonic() + PATIENCE_MS / 1000
+        while not condition():
+            assert time.monotonic() < end
+            self.page.wait_for_timeout(20)
 
     def _note(self, response: Response) -> None:
         if response.status >= 400:

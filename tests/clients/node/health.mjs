@@ -7,7 +7,7 @@ export async function running(root) {
 }
 
 // Less than the speech of a client that left would have taken: its end frees the place as well.
-const PATIENCE = 10_000;
+const PATIENCE = 25_000;
 
 /** Returns when exactly `count` are, which has to be soon. */
 export async function untilRunning(root, count) {
