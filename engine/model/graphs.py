@@ -1,6 +1,7 @@
 """The language model on CUDA: a whole 7-token frame is one graph replay, with sampling and all state on the device.
 
-One graph for each batch size of `BATCHES`; rows without a stream are skipped. The results of TorchLlama to rounding.
+One graph for each batch size of `BATCHES`, and one for each with prompts beside its rows; rows without a stream are
+skipped. The results of TorchLlama to rounding.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from engine.model.weights import LlamaShape, LlamaWeights
 from engine.prompt import FRAME_TOKENS, TokenLayout
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, *range(96, 513, 32))
-PROMPTS = (32, 64, 128, 256, 512, 1024)  # longer prompts run in whole multiples of the last
+PROMPTS = (32, 64, 128, 256, 512, 1024, 2048)  # no piece of text has more tokens; a longer prompt is a graph of its own
 TOGETHER = (1, 2, 4, 8)  # prompts of one pass
 MOST_TOKENS = 512  # of a pass with several prompts
 BESIDE = ((1, 32), (2, 16), (1, 48))  # prompts that a frame's first step reads beside its rows: how many, of what size
@@ -77,9 +78,10 @@ class GraphLlama:
         self._min_frames = 1
         # A library's product of more rows may round otherwise.
         self._together = TOGETHER[:1] if invariant else TOGETHER
+        self._sizes = tuple(sorted({min(size, context) for size in PROMPTS}))
         self._slots = torch.zeros(TOGETHER[-1], dtype=torch.int64, device=device)
         self._ids = torch.zeros(max(context, MOST_TOKENS), dtype=torch.int64, device=device)
-        self._joining: dict[int, list[int]] = {}  # prompts by their slots that the next frame needs
+        self._joining: dict[int, list[int]] = {}  # prompts by their slots, whose next frame needs them
         self._pool = torch.cuda.graph_pool_handle()
         self._frames: dict[tuple[int, tuple[int, int] | None], torch.cuda.CUDAGraph] = {}
         self._prompts: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
@@ -94,9 +96,9 @@ class GraphLlama:
             for count in reversed(self.batches)
             for shape in (None, *self._shapes(count))
         ]
-        for size in reversed(PROMPTS):
+        for size in reversed(self._sizes):
             for count in reversed(self._together):
-                if size <= self.context and (count == 1 or count * size <= MOST_TOKENS):
+                if count == 1 or count * size <= MOST_TOKENS:
                     makers.append(partial(self._prompt_graph, count, size))
         for done, make in enumerate(makers):
             progress(done + 1, len(makers))
@@ -110,20 +112,24 @@ class GraphLlama:
         """Writes the keys and values of prompts into their slots, prompts of similar lengths in one pass."""
         prompts = sorted(prompts, key=lambda prompt: len(prompt[1]), reverse=True)
         while prompts:
-            size = min(_prompt_size(len(prompts[0][1])), self.context)
-            if len(prompts[0][1]) > size:
-                raise IndexError(f"{len(prompts[0][1])} tokens do not fit a slot's {self.context}")
+            longest = len(prompts[0][1])
+            if longest > self.context:
+                raise IndexError(f"{longest} tokens do not fit a slot's {self.context}")
+            size = next((size for size in self._sizes if size >= longest), self.context)
             count = max(count for count in self._together if count == 1 or count * size <= MOST_TOKENS)
             self._prefill(prompts[:count], size)
             prompts = prompts[count:]
 
     def join(self, prompts: list[tuple[int, list[int]]]) -> None:
-        """As `prefill_all`, but with the next frame: where they are few and short its first step reads them."""
+        """As `prefill_all`, but with their slots' next frame, whose first step reads them if they are few and short."""
         self._joining |= dict(prompts)
 
-    def _join(self, count: int) -> tuple[int, int] | None:
-        """-> the shape of the prompts that a frame of `count` rows is to read; those that it cannot are read now."""
-        prompts, self._joining = list(self._joining.items()), {}
+    def _join(self, slots: list[int], count: int) -> tuple[int, int] | None:
+        """-> the shape of the prompts that a frame of `count` rows is to read; those that it cannot are read now.
+
+        Of slots that have no row in it prompts stay: who left is not read, who was left out joins later.
+        """
+        prompts = [(slot, self._joining.pop(slot)) for slot in slots if slot in self._joining]
         longest = max((len(ids) for _, ids in prompts), default=0)
         for many, size in self._shapes(count) if prompts else ():
             if len(prompts) <= many and longest <= size:
@@ -154,7 +160,7 @@ class GraphLlama:
     def launch(self, slots: list[int], min_frames: int) -> Flight:
         """Starts seven steps for each slot and returns at once; later launches wait for it on the device."""
         count = next(size for size in self.batches if size >= len(slots))
-        graph = self._frame_graph(count, self._join(count))
+        graph = self._frame_graph(count, self._join(slots, count))
         rows = torch.tensor(slots + [-1] * (count - len(slots)), dtype=torch.int32).pin_memory()
         self.step.rows[:count].copy_(rows, non_blocking=True)
         if min_frames != self._min_frames:
@@ -252,10 +258,6 @@ def _fixed_plan(plans: tuple[Plan, ...], rows: int) -> Plan:
 def _batches(slots: int) -> tuple[int, ...]:
     largest = next((size for size in BATCHES if size >= slots), slots)
     return (*(size for size in BATCHES if size < largest), largest)
-
-
-def _prompt_size(count: int) -> int:
-    return next((size for size in PROMPTS if size >= count), -(-count // PROMPTS[-1]) * PROMPTS[-1])
 
 
 def captured(action: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
