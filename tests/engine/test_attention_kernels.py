@@ -101,19 +101,29 @@ def test_a_prompt_is_turned_and_kept(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("tokens", [5, 16, 33])
-def test_short_prompts_attend(dtype: torch.dtype, tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "kept"), [(5, None), (16, None), (33, None), (64, None), (16, torch.float8_e4m3fn)], ids=str
+)
+def test_short_prompts_attend(dtype: torch.dtype, tokens: int, kept: torch.dtype | None) -> None:
+    """What is kept in 8 bits saturates; a prompt attends to its own keys and values as they were."""
     qkv = randn(2 * tokens, (KV * GROUP + 2 * KV) * DIM, dtype=dtype)
+    if kept:
+        qkv.view(2 * tokens, -1, DIM)[:, KV * GROUP :] *= 300
     cos, sin = randn(CONTEXT, DIM // 2), randn(CONTEXT, DIM // 2)
-    (keys, values), plain = (torch.zeros(2, 3, KV, CONTEXT, DIM, device=DEVICE, dtype=dtype) for _ in range(2))
+    (keys, values), plain = (torch.zeros(2, 3, KV, CONTEXT, DIM, device=DEVICE, dtype=kept or dtype) for _ in range(2))
     slots, out = torch.tensor([2, 0], device=DEVICE), qkv.new_zeros(2 * tokens, KV * GROUP * DIM)
     attend_prompts(qkv, keys, values, slots, cos, sin, out)
     turned = qkv.clone()
     turn_and_keep(turned, *plain, slots, cos, sin)
     heads = turned.view(2, tokens, -1, DIM).transpose(1, 2).split((KV * GROUP, KV, KV), dim=1)
     assert_equal(out, prefill_attention(*heads).flatten(0, 1))
-    assert_equal(keys, plain[0])
-    assert torch.equal(values, plain[1])
+    if kept:
+        # Between two numbers of 8 bits the last bit of a turned key decides.
+        assert (keys.float() != plain[0].float()).float().mean() < 0.01
+        assert keys.float().abs().max() == 448
+    else:
+        assert_equal(keys, plain[0])
+    assert torch.equal(values.float(), plain[1].float())
 
 
 def test_prompts_of_one_pass_go_to_their_own_slots() -> None:

@@ -89,7 +89,7 @@ def test_streams_that_join_speak_as_after_a_pass_of_their_own(
     """Whether a frame reads their prompts or, where they are too many or too long, they are read before it."""
     first = [(slot, prompt(loaded, slot, 7 + slot % 5)) for slot in range(slots - len(lengths))]
     then = [(slots - 1 - i, prompt(loaded, i, length)) for i, length in enumerate(lengths)]
-    said = []
+    said, caches = [], []
     for joined in (False, True):
         model, frames = model_of(loaded, slots, kv_dtype=kept), []
         for prompts in (first, then):
@@ -99,9 +99,16 @@ def test_streams_that_join_speak_as_after_a_pass_of_their_own(
             live = list(range(slots if prompts is then else len(first)))
             frames += [codes for _ in range(2) for codes in model.decode_frame(live, CONTEXT, NEVER)[0].tolist()]
         said.append(frames)
-    # Between two codes of almost one weight the last bit of a sum decides.
+        caches.append(torch.stack((model.keys, model.values)).float())
+    for slot, ids in then:
+        mine, theirs = (cache[:, :, slot, :, : len(ids) - 1] for cache in caches)
+        assert (mine - theirs).norm() <= (1e-5 if kept is None else 0.04) * theirs.norm()
+    # The others are disturbed by nobody. Between two codes of almost one weight the last bit of a sum decides.
     alike = [mine == theirs for mine, theirs in zip(*said, strict=True)]
     assert sum(alike) > (0.97 if kept is None else 0.8) * len(alike)
+    if kept is None:
+        joiners = [alike[2 * len(first) + slot] for slot, _ in then]
+        assert sum(joiners) > len(joiners) / 2
 
 
 @on_gpu
