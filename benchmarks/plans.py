@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.cuda import require_cuda
 from benchmarks.report import commit
 from engine.config import KV_DTYPES, QUANTIZATIONS
 from engine.model.checkpoint import dummy_checkpoint
@@ -223,6 +224,7 @@ def main() -> None:
     parser.add_argument("--kv-dtype", default="auto", choices=KV_DTYPES)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
+    require_cuda()
     kinds = Kinds(args.quantization == "fp8", args.kv_dtype == "fp8")
     context = multiprocessing.get_context("spawn")
     began = time.perf_counter()
@@ -234,6 +236,8 @@ def main() -> None:
         worker.start()
     for worker in workers:
         worker.join()
+    if all(worker.exitcode for worker in workers):
+        raise SystemExit("nothing could be compiled: every process of it failed")
     print(f"compiled in {time.perf_counter() - began:.0f} s", flush=True)
     found = [search(rows, args.parts, args.seconds, kinds) for rows in args.rows]
     setting = {"commit": commit(), "device": torch.cuda.get_device_name(), **vars(kinds)}

@@ -3,9 +3,10 @@
     python -m benchmarks.prefill --tokens 32 64 128 256 --times 30
 
 Milliseconds, medians: `device_ms` between two events around the call, `wall_ms` from the call until the keys and values
-are in the slot, `frame_ms` the same with the first frame behind it, which is when codes exist. A prompt runs at the
-size above its own, so each size is measured full. `limit_ms`: the weights read once at the card's copy speed, or the
-operations at its speed of multiplication, whichever takes longer. A table; the last line is one JSON document.
+are in the slot, `frame_ms` the same with the first frame behind it. (The server lets that frame read short prompts
+itself.) A prompt runs at the size above its own, so each size is measured full. `limit_ms`: the weights read once at
+the card's copy speed, or the operations at its speed of multiplication, whichever takes longer. A table; the last line
+is one JSON document.
 """
 
 from __future__ import annotations

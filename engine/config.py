@@ -150,7 +150,8 @@ class SamplingParams:
     """How one request is sampled; `None` takes the checkpoint's default.
 
     `temperature=0` is greedy; `top_k=0` is off. `repetition_window` counts the latest audio codes that the
-    repetition penalty looks at, 0 means all of them. `seed` makes the audio repeatable, alone or in any batch.
+    repetition penalty looks at, 0 means all of them. `seed` makes the audio repeatable, alone or in any batch (on a
+    GPU with `batch_invariant`).
     `max_tokens` caps the audio codes of the whole request (7 a frame of 85 ms; one frame is always spoken).
     """
 

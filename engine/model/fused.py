@@ -48,7 +48,7 @@ class Plan:
 
 
 # Chosen with benchmarks/plans.py on an H200 for Orpheus-3B's shapes; any shape computes correctly with them.
-# All batches of one plan give a row the same bits; another plan may round otherwise.
+# All batches of one plan give a row the same bits; another plan may round otherwise, and so may a step with prompts.
 ONE = Plan(
     1,
     Tiles(
