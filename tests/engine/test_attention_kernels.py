@@ -101,9 +101,7 @@ def test_a_prompt_is_turned_and_kept(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    ("tokens", "kept"), [(5, None), (16, None), (33, None), (64, None), (16, torch.float8_e4m3fn)], ids=str
-)
+@pytest.mark.parametrize(("tokens", "kept"), [(5, None), (16, None), (48, None), (16, torch.float8_e4m3fn)], ids=str)
 def test_short_prompts_attend(dtype: torch.dtype, tokens: int, kept: torch.dtype | None) -> None:
     """What is kept in 8 bits saturates; a prompt attends to its own keys and values as they were."""
     qkv = randn(2 * tokens, (KV * GROUP + 2 * KV) * DIM, dtype=dtype)
