@@ -4,8 +4,9 @@
 
 What follows `--` are flags of `lyre serve`; the servers are its own. In the first, SIGTERM comes when every stream has
 been heard: all must be whole to the sample, a new request must be refused, /health/ready must say no and /health/live
-yes, and the process must end with status 0. The second gets two signals: it must leave at once, and what it cut must
-not look whole. Exit status 1 when one of it is not so. A table for people; the last line is one JSON document.
+yes (the engine stands still while these are asked), and the process must end with status 0. The second gets two
+signals: it must leave at once, and what it cut must not look whole. Exit status 1 when one of it is not so. A table for
+people; the last line is one JSON document.
 """
 
 from __future__ import annotations
