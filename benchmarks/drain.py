@@ -27,7 +27,7 @@ from benchmarks.report import print_document, print_table
 from benchmarks.server import ServerFailed
 from benchmarks.target import Target, target
 from benchmarks.vitals import engines
-from benchmarks.wire import Answer, ask, get
+from benchmarks.wire import Answer, ask, get, until_heard
 
 FORMS = ("pcm", "wav", "sse", "mp3")
 POLL_SECONDS = 0.02
@@ -45,16 +45,17 @@ async def drain(found: Target, asked: Sequence[dict[str, Any]], twice: bool, pat
     spoken = {} if twice else await references(found.url, list({name_of(body): body for body in asked}.values()))
     answers = [Answer() for _ in asked]
     streams = [asyncio.create_task(ask(found.url, *pair, patience)) for pair in zip(asked, answers, strict=True)]
-    while not all(answer.body or answer.ended for answer in answers):
-        await asyncio.sleep(POLL_SECONDS)
-    began = perf_counter()
-    # With the last word the server is gone: nobody may end before the others have been asked.
-    with held([] if twice else engines(found.own.pid)):
-        found.own.signal(signal.SIGTERM)
-        wrong = [] if twice else await while_draining(found.url)
+    await until_heard(answers)
+    began, wrong = perf_counter(), list[str]()
     if twice:
+        found.own.signal(signal.SIGTERM)
         await asyncio.sleep(0.5)
         found.own.signal(signal.SIGTERM)
+    else:
+        # With the last word the server is gone: nobody may end before the others have been asked.
+        with held(engines(found.own.pid)):
+            found.own.signal(signal.SIGTERM)
+            wrong += await while_draining(found.url)
     await asyncio.gather(*streams)
     status = await asyncio.to_thread(found.own.wait_end, patience)
     verdicts = [judge(body, one, spoken.get(name_of(body))) for body, one in zip(asked, answers, strict=True)]

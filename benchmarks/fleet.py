@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Any
 
 import httpx
 
@@ -51,7 +52,7 @@ class Fleet:
 
     def running(self) -> int:
         """Requests that hold a slot or wait for one, on all servers."""
-        states = [httpx.get(url + "/health", timeout=20).json() for url in self.urls]
+        states = [_health(url) for url in self.urls]
         return sum(state["running"] + state["waiting"] for state in states)
 
     def restart_all(self) -> None:
@@ -69,7 +70,7 @@ class Fleet:
 
     def _until_asked(self, url: str) -> None:
         end = time.monotonic() + ASKED_SECONDS
-        while not httpx.get(url + "/health", timeout=20).json()["running"]:
+        while not _health(url)["running"]:
             if time.monotonic() > end:
                 raise ServerFailed(f"no request came within {ASKED_SECONDS:g} s of its restart")
             time.sleep(POLL_SECONDS)
@@ -77,3 +78,7 @@ class Fleet:
     def _server(self, index: int) -> OwnServer:
         arguments = ["--port", str(self.ports[index]), *self._arguments]
         return OwnServer(arguments, environment=self._environment, core=self._cores[index])
+
+
+def _health(url: str) -> dict[str, Any]:
+    return httpx.get(url + "/health", timeout=20).json()

@@ -32,7 +32,7 @@ from benchmarks.probed import probe
 from benchmarks.report import print_document, print_table, rounded
 from benchmarks.target import Target, add_target, on_target
 from benchmarks.vitals import engines
-from benchmarks.wire import Answer, ask
+from benchmarks.wire import Answer, ask, until_heard
 
 FAULTS = ("kill", "hang", "cuda")
 FORMS = ("pcm", "wav", "sse", "mp3")
@@ -127,8 +127,7 @@ async def outage(found: Target, fault: str, streams: int, spoken: dict[str, byte
     answers = [Answer() for _ in bodies]
     asked = [asyncio.create_task(ask(found.url, *pair, patience)) for pair in zip(bodies, answers, strict=True)]
     # No word of the fault before all of them have something to lose.
-    while not all(answer.body or answer.ended for answer in answers):
-        await asyncio.sleep(0.01)
+    await until_heard(answers)
     await asyncio.to_thread(strike, found, fault)
     watch = Watch(perf_counter())
     health = asyncio.create_task(watch.health(found.url))

@@ -236,7 +236,7 @@ def main() -> None:
         worker.start()
     for worker in workers:
         worker.join()
-    if all(worker.exitcode for worker in workers):
+    if workers and all(worker.exitcode for worker in workers):
         raise SystemExit("nothing could be compiled: every process of it failed")
     print(f"compiled in {time.perf_counter() - began:.0f} s", flush=True)
     found = [search(rows, args.parts, args.seconds, kinds) for rows in args.rows]

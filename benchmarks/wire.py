@@ -10,6 +10,7 @@ import contextlib
 import json
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal
@@ -121,6 +122,13 @@ async def ask(url: str, body: dict[str, Any], answer: Answer | None = None, pati
         if wire is not None:
             wire.leave()
     return answer
+
+
+async def until_heard(answers: Iterable[Answer]) -> None:
+    """Until each has begun, or has ended without a word."""
+    for answer in answers:
+        while not answer.body and answer.ended is None:
+            await asyncio.sleep(0.01)
 
 
 async def get(url: str, path: str, patience: float = 10.0) -> int:

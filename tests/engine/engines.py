@@ -20,9 +20,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def impatient(engine: Engine, replica: int = 0, seconds: float = 1.0) -> None:
-    """From now on so much silence of this process is a hang. Another one's may be a machine that is busy."""
-    vars(vars(engine)["_replicas"][replica])["_watchdog"].limit = seconds
+def impatient(engine: Engine, seconds: float = 1.0) -> None:
+    """From now on so much silence of the first process is a hang. Another one's may be a machine that is busy."""
+    vars(vars(engine)["_replicas"][0])["_watchdog"].limit = seconds
 
 
 async def started(engine: Engine) -> Engine:

@@ -15,7 +15,7 @@ from engine import (
     InvalidRequest,
     SamplingParams,
 )
-from tests.engine.engines import LONG, PATIENCE, SHORT, heard
+from tests.engine.engines import LONG, SHORT, heard, until
 
 pytestmark = pytest.mark.anyio
 
@@ -55,12 +55,11 @@ async def engine(shared: Shared) -> AsyncIterator[Engine]:
     """The shared engine; idle before and after each test."""
     engine = await shared.engine()
     yield engine
-    await asyncio.wait_for(at_rest(engine), PATIENCE)
+    await at_rest(engine)
 
 
 async def at_rest(engine: Engine) -> None:
-    while engine.running:
-        await asyncio.sleep(0.01)
+    await until(lambda: not engine.running)
 
 
 # ---- starting
@@ -222,8 +221,7 @@ async def test_a_finished_stream_can_be_cancelled(engine: Engine) -> None:
 
 async def test_a_slow_reader_does_not_hold_its_slot(engine: Engine) -> None:
     unread = engine.submit("Nobody listens yet.", "ana", SHORT)
-    while engine.running:
-        await asyncio.sleep(0.01)
+    await until(lambda: not engine.running)
     assert unread.finish_reason == "length"
     assert len(await heard(unread)) == 6 * FRAME_BYTES
 

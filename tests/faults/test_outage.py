@@ -11,11 +11,12 @@ from collections.abc import Callable
 import pytest
 
 from api.settings import Settings
+from benchmarks.drain import held
 from benchmarks.judge import CUT, REFUSED, WHOLE, judge, name_of, references, speech
 from benchmarks.outage import CALL, FORMS, REPEAT, outage
 from benchmarks.target import Target
 from benchmarks.vitals import engines
-from benchmarks.wire import Answer, ask, get
+from benchmarks.wire import Answer, ask, get, until_heard
 from tests.faults.conftest import PATIENCE
 
 HANG_SECONDS = "5"
@@ -56,16 +57,11 @@ def test_an_engine_that_breaks_is_never_a_clean_end_and_comes_back(breaking: Tar
 def test_an_engine_without_work_is_not_taken_for_one_that_hangs(breaking: Target) -> None:
     assert breaking.pid is not None
     pids = engines(breaking.pid)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with held(pids):
         end = time.monotonic() + 2 * float(HANG_SECONDS)
         while time.monotonic() < end:
             assert asyncio.run(get(breaking.url, "/health/live")) == 200
             time.sleep(0.1)
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
     assert engines(breaking.pid) == pids
     assert judge(CALL, asyncio.run(ask(breaking.url, CALL)), None) == WHOLE
 
@@ -78,8 +74,7 @@ def test_an_engine_that_dies_too_often_ends_the_server_with_an_error(launch: Cal
     async def run() -> None:
         answer = Answer()
         stream = asyncio.create_task(ask(found.url, speech(0, repeat=6), answer))
-        while not answer.body and answer.ended is None:
-            await asyncio.sleep(0.01)
+        await until_heard([answer])
         os.kill(engines(found.pid or 0)[0], signal.SIGKILL)
         assert judge(speech(0), await stream, None) == CUT
 

@@ -1,13 +1,13 @@
 """One visit to the page: what a person does there, what they see, and all that the browser noticed."""
 
 import io
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import av
 from playwright.sync_api import Page, Response, expect
+
+from tests.clients.lyre_process import eventually
 
 PATIENCE_MS = 90_000
 """After which something that should happen soon counts as missing; no test measures time with it."""
@@ -66,12 +66,14 @@ class Visit:
 
     def wait_sounds(self, *sounds: str) -> None:
         """Returns when the loudspeaker has gone through all of these, however quickly."""
-        self._until(lambda: self.page.evaluate("sounds.join()").endswith(",".join(sounds)))
+        # Playwright's own wait is refused by the page's policy: it evaluates text there.
+        assert eventually(lambda: self.page.evaluate("sounds.join()").endswith(",".join(sounds)))
 
     def wait_mark(self, name: str) -> dict[str, float]:
         """All marks, as soon as this one is among them."""
-        self._until(lambda: name in self.marks())
-        return self.marks()
+        marks = eventually(lambda: name in (found := self.marks()) and found)
+        assert marks, f"no mark {name}"
+        return marks
 
     def marks(self) -> dict[str, float]:
         """When what happened, by the page's own clock, in milliseconds."""
@@ -109,13 +111,6 @@ class Visit:
         assert {urlsplit(url).netloc for url in self.asked if not url.startswith("blob:")} == {
             urlsplit(self.url).netloc
         }
-
-    def _until(self, condition: Callable[[], bool]) -> None:
-        # Playwright's own wait is refused by the page's policy: it evaluates text there.
-        end = time.monotonic() + PATIENCE_MS / 1000
-        while not condition():
-            assert time.monotonic() < end
-            self.page.wait_for_timeout(20)
 
     def _note(self, response: Response) -> None:
         if response.status >= 400:
