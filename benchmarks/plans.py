@@ -29,6 +29,7 @@ from engine.config import KV_DTYPES, QUANTIZATIONS
 from engine.model.checkpoint import dummy_checkpoint
 from engine.model.fused import Attention, FusedStep, Plan
 from engine.model.graphs import GraphLlama, captured
+from engine.model.kernels import nvrtc, wgmma
 from engine.model.kernels.linear import Tile
 from engine.model.kernels.sampling import draw
 from engine.model.slots import Sampling
@@ -52,6 +53,8 @@ class Kinds:
 def candidates(part: str, rows: int, fp8: bool) -> Iterator[Any]:
     """What is tried for a part."""
     size = 1 if fp8 and part != "head" else 2
+    if rows > 1 and size == 2 and not nvrtc.unusable(DEVICE):
+        yield from _of_hopper(part, rows)
     if part == "attention":
         splits = {1: (4, 8, 16), 16: (2, 4, 8), 64: (1, 2)}.get(rows, (1,))
         policy = "evict_first" if rows > 64 else ""
@@ -67,6 +70,14 @@ def candidates(part: str, rows: int, fp8: bool) -> Iterator[Any]:
                 yield Tile(1, outputs, block, warps, lead=lead, policy=policy)
     else:
         yield from _tiles(part, 16 if rows <= 16 else 64, size)
+
+
+def _of_hopper(part: str, rows: int) -> Iterator[Any]:
+    """Kernels of CUDA C++."""
+    if part == "attention" and rows > 16:
+        yield Attention(grouped=True)
+    elif part not in ("attention", "head"):
+        yield from (wgmma.Cut(splits, part == "qkv") for splits in ((1,) if part == "gate_up" else (1, 2, 3, 4)))
 
 
 def _one_fp8(part: str) -> Iterator[Tile]:

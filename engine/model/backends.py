@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.errors import ConfigError
 from engine.model.attention import decode_attention, prefill_attention
+from engine.model.kernels import grouped
 from engine.model.kernels.attention import attend
 from engine.model.kernels.linear import Scratch
 from engine.model.kernels.rope_rows import turn_rows
@@ -26,13 +27,17 @@ GATHERED_ROWS = 32  # how many rows' caches `SdpaAttention` copies at a time
 
 @dataclass(frozen=True)
 class Attention:
-    """How attention is cut: `splits` programs share a head's keys, `block` of them at a time."""
+    """How attention is cut: `splits` programs share a head's keys, `block` of them at a time.
+
+    `grouped`: by engine.model.kernels.grouped, with one program a head and cuts of its own.
+    """
 
     splits: int = 1
     block: int = 64
     warps: int = 4
     stages: int = 2
     policy: str = ""
+    grouped: bool = False
 
 
 class AttentionBackend(Protocol):
@@ -64,7 +69,7 @@ class AttentionBackend(Protocol):
 
 
 class TritonAttention:
-    """One kernel for all of a step's attention. Prompts, which are few and short, go through torch."""
+    """Kernels of our own for a step's attention. Prompts, which are few and short, go through torch."""
 
     name = "triton"
     prefill = staticmethod(prefill_attention)
@@ -73,6 +78,9 @@ class TritonAttention:
         self, qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor,
         out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, norms: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
+        if cut.grouped:
+            grouped.attend(qkv, keys, values, rows, positions, cos, sin, out, norms=norms, early=early)
+            return out
         attend(
             qkv, keys, values, rows, positions, cos, sin, out, scratch, norms=norms, splits=cut.splits,
             block=cut.block, warps=cut.warps, stages=cut.stages, policy=cut.policy, early=early,

@@ -2,49 +2,58 @@
 
 Few rows: five kernels a layer, with norm, rotation, cache writes, activation and residual inside them. Many rows:
 library matrix products with kernels between them. Equal to engine.model.llama.TorchLlama.step to rounding.
+
+On Hopper kernels of CUDA C++ take the place of Triton's where they fit: see `hopper`.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from engine.model.backends import Attention, AttentionBackend
+from engine.model.kernels import grouped, wgmma
 from engine.model.kernels.attention import scratch_sizes
-from engine.model.kernels.linear import Normed, Scratch, Tile, linear, linear_add, parts
+from engine.model.kernels.linear import Normed, Scratch, Tile, linear, parts
 from engine.model.kernels.norm import rms_norm
+from engine.model.kernels.nvrtc import is_hopper, unusable
 from engine.model.kernels.prompt import attend_prompts
 from engine.model.kernels.sampling import Embedding, embed, enter
 from engine.model.library import finish, project
+from engine.model.products import Cut, multiply, multiply_add
 from engine.model.slots import SlotState
 from engine.model.weights import HEAD_ROWS, LlamaShape, LlamaWeights
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Tiles:
     """The cut of every product of a step."""
 
-    qkv: Tile
-    attn_out: Tile
-    gate_up: Tile
-    down: Tile
+    qkv: Cut
+    attn_out: Cut
+    gate_up: Cut
+    down: Cut
     head: Tile
 
     def __post_init__(self) -> None:
         # Attention reads positions and old keys before it waits, the draw the streams' state: they may only start once
         # the wait of a layer's qkv is over.
-        assert self.qkv.lead > 0
+        assert self.qkv.late if isinstance(self.qkv, wgmma.Cut) else self.qkv.lead > 0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How batches of up to `rows` rows are computed; without tiles, by the library's products."""
+    """How batches of up to `rows` rows are computed; without tiles, by the library's products, but for `gate_up`."""
 
     rows: int
     tiles: Tiles | None
     attention: Attention
+    gate_up: wgmma.Cut | None = None
 
 
 # Chosen with benchmarks/plans.py on an H200 for Orpheus-3B's shapes; any shape computes correctly with them.
@@ -85,6 +94,16 @@ SOME = Plan(
 MANY = Plan(2**20, None, Attention(block=32, warps=1, policy="evict_first"))
 PLANS = (ONE, FEW, SOME, MANY)
 
+# With engine.model.kernels.wgmma: of more than 64 rows gate and up alone; more than 256 would read weights twice.
+_WGMMA = {
+    "qkv": wgmma.Cut(splits=2, late=True), "attn_out": wgmma.Cut(splits=4), "gate_up": wgmma.Cut(),
+    "down": wgmma.Cut(splits=4),
+}  # fmt: skip
+FEW_WGMMA = Plan(FEW.rows, Tiles(**_WGMMA, head=Tile(16, 32, 128, 2, 6)), FEW.attention)
+SOME_WGMMA = Plan(SOME.rows, Tiles(**_WGMMA, head=Tile(64, 32, 128, 4, 4)), SOME.attention)
+MANY_WGMMA = replace(MANY, rows=256, gate_up=_WGMMA["gate_up"])
+PLANS_WGMMA = (ONE, FEW_WGMMA, SOME_WGMMA, MANY_WGMMA, MANY)
+
 # Layers of 8 bits. One stream: 256 inputs a warp, see engine.model.kernels.single.
 ONE_FP8 = Plan(
     1,
@@ -120,20 +139,52 @@ SOME_FP8 = Plan(
     Attention(),
 )
 PLANS_FP8 = (ONE_FP8, FEW_FP8, SOME_FP8, MANY)
-# Keys and values of 8 bits.
-CUTS_FP8 = (
-    ONE.attention,
-    Attention(splits=4, warps=1, stages=3),
-    Attention(warps=2, stages=3),
-    Attention(block=32, warps=1, stages=3, policy="evict_first"),
-)
+# Keys and values of 8 bits, by the rows of the plan.
+CUTS_FP8 = {
+    ONE.rows: ONE.attention,
+    FEW.rows: Attention(splits=4, warps=1, stages=3),
+    SOME.rows: Attention(warps=2, stages=3),
+    MANY_WGMMA.rows: Attention(block=32, warps=1, stages=3, policy="evict_first"),
+    MANY.rows: Attention(block=32, warps=1, stages=3, policy="evict_first"),
+}
 
 
-def plans_of(weights: LlamaWeights, keys: Tensor, invariant: bool = False) -> tuple[Plan, ...]:
+@dataclass(frozen=True)
+class Hopper:
+    """Whether kernels of CUDA C++ can be used: for products, and for attention with one program a head."""
+
+    products: bool = False
+    attention: bool = False
+
+
+def hopper(shape: LlamaShape, weights: LlamaWeights, keys: Tensor) -> Hopper:
+    """What can be used for these, and a word in the log; `keys` is the whole cache."""
+    if not is_hopper(keys.device):
+        return Hopper()
+    if reason := unusable(keys.device):
+        log.warning("kernels of CUDA C++ cannot be used, steps take longer: %s", reason)
+        return Hopper()
+    matrices = (m for layer in weights.layers for m in (layer.qkv, layer.attn_out, layer.gate_up, layer.down))
+    fits = Hopper(
+        all(wgmma.fits(matrix) for matrix in matrices),
+        grouped.fits(keys, weights.embed.dtype, shape.heads // shape.kv_heads),
+    )
+    log.info("kernels of CUDA C++: products %s, attention %s", fits.products, fits.attention)
+    return fits
+
+
+def plans_of(
+    weights: LlamaWeights, keys: Tensor, invariant: bool = False, kernels: Hopper | None = None
+) -> tuple[Plan, ...]:
     """The plans for weights and keys of these kinds, for ever more rows; `invariant`: those of fixed cuts alone."""
-    plans = PLANS_FP8 if weights.quantised else PLANS
+    kernels = kernels or Hopper()
+    plans = PLANS_FP8 if weights.quantised else PLANS_WGMMA if kernels.products else PLANS
     if keys.dtype == torch.float8_e4m3fn:
-        plans = tuple(replace(plan, attention=cut) for plan, cut in zip(plans, CUTS_FP8, strict=True))
+        plans = tuple(replace(plan, attention=CUTS_FP8[plan.rows]) for plan in plans)
+    if kernels.attention:
+        plans = tuple(
+            replace(plan, attention=Attention(grouped=True)) if plan.attention.splits == 1 else plan for plan in plans
+        )
     if invariant:
         return tuple(plan for plan in plans if plan.tiles)
     # Rows of 8 bits are quicker than tiles that turn every weight to 16.
@@ -217,11 +268,11 @@ class FusedStep:
         x, qkv, inner = self._rows(together, "x", "qkv", "inner")
         after_attention, after_layer = (Normed(x, squares) for squares in self._squares[self.plan(together)])
         for i, layer in enumerate(weights.layers):
-            linear(after_layer, layer.qkv, qkv, tiles.qkv, eps=eps, scratch=scratch, early=early)
+            multiply(after_layer, layer.qkv, qkv, tiles.qkv, eps=eps, scratch=scratch, early=early)
             attended = self._attend(i, count, plan.attention, None, prompts)
-            linear_add(attended, layer.attn_out, after_attention, tiles.attn_out, scratch=scratch, early=early)
-            linear(after_attention, layer.gate_up, inner, tiles.gate_up, eps=eps, gated=True, early=early)
-            linear_add(inner, layer.down, after_layer, tiles.down, scratch=scratch, early=early)
+            multiply_add(attended, layer.attn_out, after_attention, tiles.attn_out, scratch=scratch, early=early)
+            multiply(after_attention, layer.gate_up, inner, tiles.gate_up, eps=eps, gated=True, early=early)
+            multiply_add(inner, layer.down, after_layer, tiles.down, scratch=scratch, early=early)
         logits = self.logits[:count]
         last = Normed(x[:count], after_layer.squares)
         linear(last, weights.head[k], logits, tiles.head, eps=eps, scratch=scratch, early=early)
@@ -233,7 +284,7 @@ class FusedStep:
         eps = self.shape.eps
         for i, layer in enumerate(self.weights.layers):
             norms = project(x, layer, eps, qkv, self.early)
-            finish(x, self._attend(i, count, plan.attention, norms), layer, eps, self.early)
+            finish(x, self._attend(i, count, plan.attention, norms), layer, eps, self.early, plan.gate_up)
         rms_norm(x, eps, normed, early=self.early)
         wide = {} if normed.dtype == torch.float32 else {"out_dtype": torch.float32}
         return torch.mm(normed, self.weights.head[k].t(), **wide, out=logits)
@@ -264,7 +315,8 @@ class FusedStep:
         for plan in self.plans:
             most = min(plan.rows, rows)
             some, count = scratch_sizes(most, shape.heads, shape.head_dim, plan.attention.splits)
-            splits = max(tile.splits for tile in vars(plan.tiles).values()) if plan.tiles else 1
+            tiles = [cut for cut in vars(plan.tiles).values() if isinstance(cut, Tile)] if plan.tiles else []
+            splits = max((tile.splits for tile in tiles), default=1)
             partials, counters = max(partials, some, most * splits * widest), max(counters, count, most * widest)
         return Scratch.on(device, partials, counters)
 

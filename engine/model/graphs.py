@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.errors import ConfigError
 from engine.model.backends import TritonAttention, attention_backend
 from engine.model.flight import Flight
-from engine.model.fused import FusedStep, Plan, Prompts, plans_of
+from engine.model.fused import FusedStep, Plan, Prompts, hopper, plans_of
 from engine.model.kernels.chain import launches_early
 from engine.model.kernels.prompt import attend_prompts
 from engine.model.kernels.rope import turn_and_keep
@@ -63,7 +63,8 @@ class GraphLlama:
         cos, sin = rope_tables(shape.rope, shape.head_dim, context, device)
         self.state = SlotState(slots, device)
         self.batches = _batches(slots)
-        plans = plans_of(weights, self.keys, invariant)
+        plans = plans_of(weights, self.keys, invariant, hopper(shape, weights, self.keys))
+        self._tiles = next(plan.tiles for plan in plans if plan.rows >= FEW_TOKENS)
         if invariant:
             plans = (_fixed_plan(plans, self.batches[-1]),)
         early = launches_early(device)
@@ -222,9 +223,9 @@ class GraphLlama:
 
         slots, x = self._slots[:count], weights.embed[self._ids[: count * size]]
         # With weights of 8 bits the rows of all prompts have 8 bits (where they fit), whatever a prompt's company.
-        if count * size <= FEW_TOKENS and self._few:
+        if count * size <= FEW_TOKENS and self._few and self._tiles:
             attended = x.new_empty(count * size, shape.heads * shape.head_dim)
-            few_tokens(x, weights, shape, attend_few, step.early)
+            few_tokens(x, weights, shape, self._tiles, attend_few, step.early)
         else:
             many_tokens(x, weights, shape, keep, attend, step.early)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.model.fp8 import Fp8Matrix, Matrix
+from engine.model.kernels import wgmma
 from engine.model.kernels.linear import Tile, linear
 from engine.model.kernels.norm import gate, inverse_rms, rms_norm, to_fp8
 from engine.model.weights import LayerWeights
@@ -51,10 +52,17 @@ def project(x: Tensor, layer: LayerWeights, eps: float, out: Tensor, early: bool
     return inverse_rms(x, eps, early) if rows is x else None
 
 
-def finish(x: Tensor, attended: Tensor, layer: LayerWeights, eps: float, early: bool = False) -> None:
-    """What follows attention in a layer, added to x [M, hidden]."""
+def finish(
+    x: Tensor, attended: Tensor, layer: LayerWeights, eps: float, early: bool = False, cut: wgmma.Cut | None = None
+) -> None:
+    """What follows attention in a layer, added to x [M, hidden]. `cut`: gate and up by engine.model.kernels.wgmma."""
     rows = Rows8.of(attended, early) if in_8_bits(attended, layer.attn_out) else attended
     _add(x, rows, layer.attn_out)
+    if cut:
+        inner = x.new_empty(x.shape[0], layer.down.shape[1])
+        wgmma.product(x, layer.gate_up, inner, cut, gated=True, norms=inverse_rms(x, eps, early), early=early)
+        _add(x, inner, layer.down)
+        return
     rows = _rows(x, layer.gate_up, eps, early)
     both = product(rows, layer.gate_up, x.new_empty(x.shape[0], layer.gate_up.shape[0]))
     _add(x, _gated(both, x if rows is x else None, eps, layer.down, early), layer.down)

@@ -9,24 +9,24 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from engine.model.fused import SOME
-from engine.model.kernels.linear import Normed, linear, linear_add, parts
+from engine.model.fused import SOME, Tiles
+from engine.model.kernels.linear import Normed, parts
 from engine.model.library import finish, project
+from engine.model.products import multiply, multiply_add
 from engine.model.weights import LlamaShape, LlamaWeights
 
 FEW_TOKENS = SOME.rows
 
 
 def few_tokens(
-    x: Tensor, weights: LlamaWeights, shape: LlamaShape, attend: Callable[[int, Tensor], Tensor], early: bool
-) -> None:
+    x: Tensor, weights: LlamaWeights, shape: LlamaShape, tiles: Tiles, attend: Callable[[int, Tensor], Tensor],
+    early: bool,
+) -> None:  # fmt: skip
     """Embeddings x [T, hidden] of at most FEW_TOKENS tokens; overwritten. As engine.model.fused does a step's rows.
 
     `attend(i, qkv)` turns layer i's queries and keys in qkv [T, (heads + 2 kv_heads) * D], keeps its keys and values
     and attends: -> [T, heads * D]. `early`: kernels are launched early, and so may follow the one that it launches.
     """
-    tiles = SOME.tiles
-    assert tiles is not None
     tokens = x.shape[0]
     qkv = x.new_empty(tokens, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
     inner = x.new_empty(tokens, shape.intermediate)
@@ -35,13 +35,13 @@ def few_tokens(
         Normed(x, entered.squares.new_empty(tokens, parts(shape.hidden, tile))) for tile in (tiles.attn_out, tiles.down)
     )
     for i, layer in enumerate(weights.layers):
-        linear(after_layer if i else entered, layer.qkv, qkv, tiles.qkv, eps=shape.eps, early=early)
+        multiply(after_layer if i else entered, layer.qkv, qkv, tiles.qkv, eps=shape.eps, early=early)
         attended = attend(i, qkv)
         if i + 1 == shape.layers:
             return
-        linear_add(attended, layer.attn_out, after_attention, tiles.attn_out, early=early)
-        linear(after_attention, layer.gate_up, inner, tiles.gate_up, eps=shape.eps, gated=True, early=early)
-        linear_add(inner, layer.down, after_layer, tiles.down, early=early)
+        multiply_add(attended, layer.attn_out, after_attention, tiles.attn_out, early=early)
+        multiply(after_attention, layer.gate_up, inner, tiles.gate_up, eps=shape.eps, gated=True, early=early)
+        multiply_add(inner, layer.down, after_layer, tiles.down, early=early)
 
 
 def many_tokens(

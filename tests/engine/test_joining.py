@@ -31,6 +31,12 @@ def loaded(llama_folder: Callable[[TinyLlama], Path]) -> Loaded:
     return load(llama_folder(TinyLlama(rope=LLAMA3_ROPE, hidden=96, heads=6, kv_heads=2, seed=2)))
 
 
+@pytest.fixture(scope="module")
+def proportioned(llama_folder: Callable[[TinyLlama], Path]) -> Loaded:
+    """With heads as Orpheus' and sizes that kernels for one kind of GPU want."""
+    return load(llama_folder(TinyLlama(hidden=384, heads=6, kv_heads=2, head_dim=128, intermediate=1024, seed=7)))
+
+
 def weights_of(loaded: Loaded, dtype: torch.dtype = torch.float32, fp8: bool = False) -> LlamaWeights:
     return load_weights(loaded.folder, loaded.checkpoint.shape, loaded.checkpoint.layout, DEVICE, dtype, fp8=fp8)
 
@@ -109,6 +115,27 @@ def test_streams_that_join_speak_as_after_a_pass_of_their_own(
     if kept is None:
         joiners = [alike[2 * len(first) + slot] for slot, _ in then]
         assert sum(joiners) > len(joiners) / 2
+
+
+@on_gpu
+@pytest.mark.parametrize("lengths", [(12,), (45,), (12, 15)], ids=str)
+@pytest.mark.parametrize("slots", [4, 16, 32])
+def test_prompts_beside_rows_in_bf16(proportioned: Loaded, slots: int, lengths: tuple[int, ...]) -> None:
+    """A prompt's keys and values differ by rounding from those of a pass of its own; the others' are the same."""
+    others = [(slot, prompt(proportioned, slot, 7 + slot % 5)) for slot in range(slots - len(lengths))]
+    joiners = [(slots - 1 - i, prompt(proportioned, i, length)) for i, length in enumerate(lengths)]
+    caches = []
+    for joined in (False, True):
+        model = model_of(proportioned, slots, torch.bfloat16)
+        for slot, ids in others + joiners:
+            model.state.start(slot, ids[-1], len(ids) - 1, GREEDY)
+        model.prefill_all([(slot, ids[:-1]) for slot, ids in others])
+        (model.join if joined else model.prefill_all)([(slot, ids[:-1]) for slot, ids in joiners])
+        model.decode_frame(list(range(slots)), CONTEXT, NEVER)
+        caches.append(torch.stack((model.keys, model.values)).float())
+    for slot, ids in others + joiners:
+        mine, theirs = (cache[:, :, slot, :, : len(ids) - 1] for cache in caches)
+        assert (mine - theirs).norm() <= (0.0 if (slot, ids) in others else 0.03) * theirs.norm()
 
 
 @on_gpu

@@ -18,6 +18,7 @@ from tests.tiny import LLAMA3_ROPE, TinyLlama
 
 prepare()
 
+from engine.model.fused import SOME  # noqa: E402
 from engine.model.kernels.prompt import attend_prompts  # noqa: E402
 from engine.model.kernels.rope import turn_and_keep  # noqa: E402
 from engine.model.prompts import FEW_TOKENS, few_tokens, many_tokens  # noqa: E402
@@ -62,7 +63,8 @@ def test_a_prompts_keys_and_values(loaded: Loaded, few: bool) -> None:
     assert padded.numel() <= FEW_TOKENS
     x = weights.embed[padded.flatten()]
     if few:
-        few_tokens(x, weights, shape, attend_few, early=False)
+        assert SOME.tiles
+        few_tokens(x, weights, shape, SOME.tiles, attend_few, early=False)
     else:
         many_tokens(x, weights, shape, keep, attend, early=False)
     for mine, theirs in ((keys, plain.keys), (values, plain.values)):

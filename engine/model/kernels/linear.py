@@ -9,6 +9,7 @@ A row's result depends on that row alone, and on the tile, never on how many row
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -103,7 +104,14 @@ def linear_reference(x: Tensor | Normed, weight: Matrix, *, eps: float = 0.0, ga
     return F.silu(first) * second
 
 
-def parts(outputs: int, tile: Tile) -> int:
+class Cutting(Protocol):
+    """A cut by which a program makes `outputs`."""
+
+    @property
+    def outputs(self) -> int: ...
+
+
+def parts(outputs: int, tile: Cutting) -> int:
     """In how many parts `linear_add` leaves a row's sum of squares."""
     return triton.cdiv(outputs, tile.outputs)
 

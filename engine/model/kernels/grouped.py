@@ -1,0 +1,56 @@
+"""Decode attention for many rows on Hopper GPUs, in bf16, with heads of 128: grouped.cu on the host's side.
+
+The same as engine.model.kernels.attention with one program a head, in half the instructions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.model.kernels.nvrtc import Kernel, pointer
+
+DIM = 128
+BLOCK = 32  # keys and values that are brought at a time
+STAGES = 3  # blocks that a program has room for: it reads one while the others are on their way
+THREADS = 32
+MOST_QUERIES = 8  # heads that share keys and values
+
+_SOURCE = Path(__file__).with_suffix(".cu").read_text()
+
+
+def attend(
+    qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, out: Tensor,
+    *, norms: Tensor | None = None, early: bool = False,
+) -> None:  # fmt: skip
+    """out [M, heads * 128] for qkv [M, (heads + 2 kv_heads) * 128] of the slots `rows` [M]; -1: no stream.
+
+    As engine.model.kernels.attention.attend; all in bf16 but positions int64 [slots] and cos, sin float32.
+    """
+    _, kv_heads, context, dim = keys.shape
+    group = out.shape[1] // (kv_heads * dim)
+    _kernel(group, kv_heads, qkv.device).launch(
+        (kv_heads, rows.shape[0], 1), early,
+        *map(pointer, (qkv, keys, values, rows, positions, cos, sin, out, norms)), ctypes.c_int(context),
+        ctypes.c_float(math.log2(math.e) / math.sqrt(dim)),
+    )  # fmt: skip
+
+
+def fits(keys: Tensor, dtype: torch.dtype, queries: int) -> bool:
+    """Whether it attends to such a cache [.., D] with arithmetic in `dtype`, `queries` heads to one of keys."""
+    return keys.dtype == dtype == torch.bfloat16 and keys.shape[-1] == DIM and queries <= MOST_QUERIES
+
+
+@cache
+def _kernel(group: int, kv_heads: int, device: torch.device) -> Kernel:
+    return Kernel(source(group, kv_heads), "attend", THREADS, STAGES * BLOCK * DIM * 4)
+
+
+def source(group: int, kv_heads: int) -> str:
+    """CUDA C++ for so many heads of keys, each of which `group` heads read."""
+    return f"constexpr int GROUP = {group}, KV = {kv_heads}, STAGES = {STAGES};\n" + _SOURCE
