@@ -63,7 +63,8 @@ class Kernel:
         config.hStream = torch.cuda.current_stream().cuda_stream
         config.attrs, config.numAttrs = attributes, len(attributes)
         at = [each.getPtr() if hasattr(each, "getPtr") else ctypes.addressof(each) for each in arguments]
-        checked(driver.cuLaunchKernelEx(config, self._function, ctypes.addressof((ctypes.c_void_p * len(at))(*at)), 0))
+        pointers = (ctypes.c_void_p * len(at))(*at)
+        checked(driver.cuLaunchKernelEx(config, self._function, ctypes.addressof(pointers), 0))
 
 
 def _attribute(kind: Any) -> Any:
