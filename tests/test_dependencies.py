@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = {"api", "engine", "schemas", "benchmarks", "demo", "tests"}
 OPTIONAL = {
     "triton": "torch's CUDA builds bring it",
+    "cuda": "so do they this",
     "flash_attn": "an extra",
     "opentelemetry": "the extra otel",
     "matplotlib": "the group bench",

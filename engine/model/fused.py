@@ -94,15 +94,21 @@ SOME = Plan(
 MANY = Plan(2**20, None, Attention(block=32, warps=1, policy="evict_first"))
 PLANS = (ONE, FEW, SOME, MANY)
 
-# With engine.model.kernels.wgmma: of more than 64 rows gate and up alone; more than 256 would read weights twice.
-_WGMMA = {
-    "qkv": wgmma.Cut(splits=2, late=True), "attn_out": wgmma.Cut(splits=4), "gate_up": wgmma.Cut(),
-    "down": wgmma.Cut(splits=4),
-}  # fmt: skip
-FEW_WGMMA = Plan(FEW.rows, Tiles(**_WGMMA, head=Tile(16, 32, 128, 2, 6)), FEW.attention)
-SOME_WGMMA = Plan(SOME.rows, Tiles(**_WGMMA, head=Tile(64, 32, 128, 4, 4)), SOME.attention)
-MANY_WGMMA = replace(MANY, rows=256, gate_up=_WGMMA["gate_up"])
-PLANS_WGMMA = (ONE, FEW_WGMMA, SOME_WGMMA, MANY_WGMMA, MANY)
+# With engine.model.kernels.wgmma: up to 64 rows all products, up to 256 gate and up alone. More rows than that are two
+# tiles, which would read each weight twice.
+SOME_WGMMA = Plan(
+    SOME.rows,
+    Tiles(
+        qkv=wgmma.Cut(splits=2, late=True),
+        attn_out=wgmma.Cut(splits=4),
+        gate_up=wgmma.Cut(),
+        down=wgmma.Cut(splits=4),
+        head=Tile(64, 32, 128, 4, 4),
+    ),
+    SOME.attention,
+)
+MANY_WGMMA = replace(MANY, rows=256, gate_up=wgmma.Cut())
+PLANS_WGMMA = (ONE, FEW, SOME_WGMMA, MANY_WGMMA, MANY)
 
 # Layers of 8 bits. One stream: 256 inputs a warp, see engine.model.kernels.single.
 ONE_FP8 = Plan(

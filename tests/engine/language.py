@@ -108,21 +108,18 @@ def load(folder: Path) -> Loaded:
 
 @torch.inference_mode()
 def reference_frames(loaded: Loaded, ids: list[int], frames: int) -> list[list[int]]:
-    """Greedy slot-constrained codes by transformers alone: at slot k the best of its 4096 tokens."""
-    codes: list[list[int]] = []
-    device = loaded.reference.device
-    result = loaded.reference(torch.tensor([ids], device=device), use_cache=True)
-    for _ in range(frames):
-        frame = []
-        for k in range(FRAME_TOKENS):
-            first = loaded.checkpoint.layout.first_audio + k * CODEBOOK_SIZE
-            code = int(result.logits[0, -1, first : first + CODEBOOK_SIZE].argmax())
-            frame.append(code)
-            result = loaded.reference(
-                torch.tensor([[first + code]], device=device), past_key_values=result.past_key_values, use_cache=True
-            )
-        codes.append(frame)
-    return codes
+    """Greedy slot-constrained codes by transformers alone: at slot k the best of its 4096 tokens.
+
+    Without a cache, whose name in transformers changes.
+    """
+    spoken, codes = list(ids), []
+    for i in range(frames * FRAME_TOKENS):
+        first = loaded.checkpoint.layout.first_audio + i % FRAME_TOKENS * CODEBOOK_SIZE
+        tokens = torch.tensor([spoken], device=loaded.reference.device)
+        logits = loaded.reference(tokens, use_cache=False, logits_to_keep=1).logits[0, -1]
+        codes.append(int(logits[first : first + CODEBOOK_SIZE].argmax()))
+        spoken.append(first + codes[-1])
+    return [codes[i : i + FRAME_TOKENS] for i in range(0, len(codes), FRAME_TOKENS)]
 
 
 Build = Callable[..., Model]

@@ -13,6 +13,7 @@ import torch
 from engine.model import llama
 from engine.model.llama import TorchLlama
 from engine.model.weights import load_weights
+from tests.engine.hopper import take_hoppers_place
 from tests.engine.kernels import DEVICE, prepare
 from tests.engine.language import GREEDY, NEVER, Loaded, load
 from tests.tiny import TinyLlama
@@ -143,9 +144,14 @@ def test_who_has_no_row_yet_is_read_later_and_who_left_is_not_counted(idle: Call
 # ---- with kernels
 
 
+@pytest.mark.parametrize("hopper", [False, True], ids=["", "as on Hopper"])
 @torch.inference_mode()
-def test_streams_that_join_speak_as_in_plain_torch(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_that_join_speak_as_in_plain_torch(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, hopper: bool
+) -> None:
     """One alone, then two beside it."""
+    if hopper:
+        take_hoppers_place(monkeypatch)
     model, plain = (built(kind, loaded, 3, 128) for kind in (GraphLlama, TorchLlama))
     for module in (graphs, llama):
         monkeypatch.setattr(module, "FRAME_TOKENS", 1)  # a step a frame: the interpreter is slow
