@@ -50,11 +50,11 @@ class Kinds:
     cache: bool
 
 
-def candidates(part: str, rows: int, fp8: bool) -> Iterator[Any]:
+def candidates(part: str, rows: int, kinds: Kinds) -> Iterator[Any]:
     """What is tried for a part."""
-    size = 1 if fp8 and part != "head" else 2
-    if rows > 1 and size == 2 and not nvrtc.unusable(DEVICE):
-        yield from _of_hopper(part, rows)
+    size = 1 if kinds.weights and part != "head" else 2
+    if rows > 1 and not nvrtc.unusable(DEVICE):
+        yield from _of_hopper(part, rows, kinds)
     if part == "attention":
         splits = {1: (4, 8, 16), 16: (2, 4, 8), 64: (1, 2)}.get(rows, (1,))
         policy = "evict_first" if rows > 64 else ""
@@ -72,11 +72,11 @@ def candidates(part: str, rows: int, fp8: bool) -> Iterator[Any]:
         yield from _tiles(part, 16 if rows <= 16 else 64, size)
 
 
-def _of_hopper(part: str, rows: int) -> Iterator[Any]:
-    """Kernels of CUDA C++."""
-    if part == "attention" and rows > 16:
+def _of_hopper(part: str, rows: int, kinds: Kinds) -> Iterator[Any]:
+    """Kernels of CUDA C++, which know no 8 bits."""
+    if part == "attention" and rows > 16 and not kinds.cache:
         yield Attention(grouped=True)
-    elif part not in ("attention", "head"):
+    elif part not in ("attention", "head") and not kinds.weights:
         yield from (wgmma.Cut(splits, part == "qkv") for splits in ((1,) if part == "gate_up" else (1, 2, 3, 4)))
 
 
@@ -173,7 +173,7 @@ def compile_part(part: int, of: int, names: list[str], rows: list[int], kinds: K
         bench = Bench(count, kinds, layers=1)
         plan = bench.model.step.plan(count)
         for name in names:
-            for cut in list(dict.fromkeys(candidates(name, count, kinds.weights)))[part::of]:
+            for cut in list(dict.fromkeys(candidates(name, count, kinds)))[part::of]:
                 try:
                     bench.take(altered(plan, name, cut))
                     bench.steps()
@@ -192,7 +192,7 @@ class Search:
 
     def part(self, name: str) -> None:
         """The best of all cuts of a part, then of its refinements."""
-        shapes = self._timed(name, candidates(name, self.bench.rows, self.kinds.weights))
+        shapes = self._timed(name, candidates(name, self.bench.rows, self.kinds))
         for _, cut in shapes[:2]:
             self._keep_better(name, [*self._timed(name, refined(name, cut)), *shapes][:3])
 

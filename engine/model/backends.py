@@ -1,4 +1,4 @@
-"""Attention on CUDA behind one signature: Triton's kernel, flash-attn's, or torch's; chosen once, at the start.
+"""Attention on CUDA behind one signature: our own kernels, flash-attn's, or torch's; chosen once, at the start.
 
 All give the same to rounding, run inside a CUDA graph (fixed grids, lengths on the device) and pass over rows of -1.
 """

@@ -175,7 +175,7 @@ def hopper(shape: LlamaShape, weights: LlamaWeights, keys: Tensor) -> Hopper:
         all(wgmma.fits(matrix) for matrix in matrices),
         grouped.fits(keys, weights.embed.dtype, shape.heads // shape.kv_heads),
     )
-    log.info("kernels of CUDA C++: products %s, attention %s", fits.products, fits.attention)
+    log.info("kernels of CUDA C++ fit: products %s, attention %s", fits.products, fits.attention)
     return fits
 
 

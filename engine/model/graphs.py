@@ -223,7 +223,8 @@ class GraphLlama:
 
         slots, x = self._slots[:count], weights.embed[self._ids[: count * size]]
         # With weights of 8 bits the rows of all prompts have 8 bits (where they fit), whatever a prompt's company.
-        if count * size <= FEW_TOKENS and self._few and self._tiles:
+        if count * size <= FEW_TOKENS and self._few:
+            assert self._tiles
             attended = x.new_empty(count * size, shape.heads * shape.head_dim)
             few_tokens(x, weights, shape, self._tiles, attend_few, step.early)
         else:

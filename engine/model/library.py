@@ -1,4 +1,4 @@
-"""A layer of many rows: the library's matrix products, with kernels for the activation between them.
+"""A layer of many rows: the library's matrix products, with kernels for the activation between them or in one's place.
 
 Where the layer's weights have 8 bits the rows are normed and become 8 bits, too, each with a scale of its own (W8A8).
 """

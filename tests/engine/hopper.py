@@ -5,6 +5,7 @@ The kernels themselves are held against the same references on a GPU (test_hoppe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor
 
 
-def take_hoppers_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on plans for Hopper are made, for any type and size, and its kernels are their references."""
+def take_hoppers_place(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """From here on plans for Hopper are made, for any type and size, and its kernels are their references.
+
+    -> the names of those that have run.
+    """
     from engine.model import fused
     from engine.model.kernels import grouped, wgmma
 
@@ -21,9 +25,19 @@ def take_hoppers_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "unusable", lambda device: None)
     monkeypatch.setattr(wgmma, "fits", lambda weight: True)
     monkeypatch.setattr(grouped, "fits", lambda keys, dtype, queries: True)
-    monkeypatch.setattr(wgmma, "product", product)
-    monkeypatch.setattr(wgmma, "product_add", product_add)
-    monkeypatch.setattr(grouped, "attend", attend)
+    ran: set[str] = set()
+
+    def noted(reference: Callable[..., None]) -> Callable[..., None]:
+        def run(*arguments: Any, **options: Any) -> None:
+            ran.add(reference.__name__)
+            reference(*arguments, **options)
+
+        return run
+
+    monkeypatch.setattr(wgmma, "product", noted(product))
+    monkeypatch.setattr(wgmma, "product_add", noted(product_add))
+    monkeypatch.setattr(grouped, "attend", noted(attend))
+    return ran
 
 
 def product(

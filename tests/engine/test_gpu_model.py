@@ -20,7 +20,11 @@ from tests.tiny import FIRST_AUDIO, LLAMA3_ROPE, TinyLlama
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(DEVICE.type == "cpu", reason="no CUDA device")]
 prepare()
 
+from engine.model.fused import Hopper, hopper  # noqa: E402
 from engine.model.graphs import GraphLlama  # noqa: E402
+from engine.model.kernels import wgmma  # noqa: E402
+from engine.model.kernels.chain import launches_early  # noqa: E402
+from engine.model.kernels.nvrtc import is_hopper  # noqa: E402
 
 SHAPES = {
     "small": TinyLlama(rope=LLAMA3_ROPE, hidden=96, heads=6, kv_heads=2, seed=2),
@@ -144,6 +148,35 @@ def test_a_graph_gives_the_bits_of_its_kernels_run_one_by_one(loaded: Loaded, dt
         assert not eager.ended[:3].any()
     assert torch.equal(eager.keys, graphed.keys)
     assert torch.equal(eager.values, graphed.values)
+
+
+@pytest.mark.parametrize("slots", [3, 20, 70])
+def test_kernels_launched_early_give_the_same_bits(loaded: Loaded, slots: int) -> None:
+    """As those that wait for their predecessors' end: nothing is read before it is there, step after step."""
+    early, late = (graphs(loaded, slots, torch.bfloat16) for _ in range(2))
+    assert early.step.early == launches_early(DEVICE)
+    late.step.early = False
+    for model in (early, late):
+        for slot in range(slots):
+            ids = loaded.ids(f"Number {slot}{' and more' * (slot % 7)}.")
+            model.prefill(slot, ids[:-1])
+            model.state.start(slot, ids[-1], len(ids) - 1, sampling(seed=slot))
+    for _ in range(6):
+        mine, theirs = (model.decode_frame(list(range(slots)), CONTEXT, NEVER)[0] for model in (early, late))
+        assert torch.equal(mine, theirs)
+    assert torch.equal(early.keys, late.keys)
+    assert torch.equal(early.values, late.values)
+
+
+@pytest.mark.skipif(not is_hopper(DEVICE), reason="no Hopper GPU")
+def test_kernels_for_hopper_run_where_they_fit(loaded: Loaded) -> None:
+    model, exact = (graphs(loaded, 70, dtype) for dtype in (torch.bfloat16, torch.float32))
+    fits = loaded.checkpoint.shape.head_dim == 128
+    assert hopper(model.shape, model.weights, model.keys) == Hopper(products=fits, attention=fits)
+    assert hopper(exact.shape, exact.weights, exact.keys) == Hopper()
+    assert [model.step.plan(count).attention.grouped for count in (1, 16, 17, 70)] == [False, False, fits, fits]
+    assert isinstance(model.step.plan(64).tiles.down, wgmma.Cut) == fits  # type: ignore[union-attr]
+    assert (model.step.plan(70).gate_up is not None) == fits
 
 
 def test_the_end_of_speech_is_weighed_as_by_transformers(loaded: Loaded) -> None:

@@ -21,7 +21,6 @@ from tests.engine.kernels import DEVICE, EPS, TOLERANCE, assert_equal, prepare, 
 prepare()
 
 from engine.model import fused  # noqa: E402
-from engine.model.backends import Attention  # noqa: E402
 from engine.model.fp8 import Fp8Matrix  # noqa: E402
 from engine.model.fused import Hopper, hopper, plans_of  # noqa: E402
 from engine.model.kernels import grouped, nvrtc, wgmma  # noqa: E402
@@ -59,6 +58,7 @@ def test_plans_for_hopper_end_as_the_others_do() -> None:
             grouped_too = {plan.rows for plan in plans if plan.attention.grouped}
             # One stream and a few share a head's keys among programs.
             assert grouped_too == ({row for row in rows if row > 16} if kernels.attention else set())
+            assert all(plan.attention.splits == 1 for plan in plans if plan.attention.grouped)
 
 
 def test_keys_of_8_bits_have_cuts_of_their_own_in_all_plans() -> None:
@@ -168,6 +168,12 @@ def matrix(outputs: int, inputs: int) -> Tensor:
     return randn(outputs, inputs, dtype=BF16) * torch.logspace(-2, 0, outputs).to(DEVICE, BF16)[:, None]
 
 
+def assert_columns_equal(actual: Tensor, expected: Tensor) -> None:
+    """Column by column, however small one is."""
+    size = expected.norm(dim=0).clamp(min=1e-20)
+    assert_equal((actual.float() / size).to(BF16), expected / size)
+
+
 def empty(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
     """What is not written is no number."""
     return torch.full(shape, torch.nan, device=DEVICE, dtype=dtype)
@@ -189,9 +195,9 @@ def test_a_product_completes_the_norm(rows: int, splits: int, early: bool) -> No
         weight, out = matrix(outputs, inputs), empty(rows, outputs)
         x = Normed(randn(rows, inputs, dtype=BF16), torch.rand(rows, 3).to(DEVICE) * 50)
         product(x, weight, out, Cut(splits, late=True), eps=EPS, early=early)
-        assert_equal(out, linear_reference(x, weight, eps=EPS))
+        assert_columns_equal(out, linear_reference(x, weight, eps=EPS))
         product(x.values, weight, out.fill_(torch.nan), Cut(splits), early=early)
-        assert_equal(out, linear_reference(x.values, weight))
+        assert_columns_equal(out, linear_reference(x.values, weight))
 
 
 @on_hopper
@@ -204,10 +210,10 @@ def test_a_gated_product(rows: int, early: bool) -> None:
         x = Normed(randn(rows, inputs, dtype=BF16), torch.rand(rows, 3).to(DEVICE) * 50)
         expected = linear_reference(x, weight, eps=EPS, gated=True)
         product(x, weight, out, Cut(), eps=EPS, gated=True, early=early)
-        assert_equal(out, expected)
+        assert_columns_equal(out, expected)
         norms = torch.rsqrt(x.squares.sum(1) / inputs + EPS)
         product(x.values, weight, out.fill_(torch.nan), Cut(), gated=True, norms=norms, early=early)
-        assert_equal(out, expected)
+        assert_columns_equal(out, expected)
 
 
 @on_hopper
@@ -222,7 +228,7 @@ def test_a_sum_begins_the_norm(rows: int, splits: int, early: bool) -> None:
         normed = Normed(out, empty(rows, parts(outputs, cut), dtype=torch.float32))
         expected = out.float() + linear_reference(x, weight)
         product_add(x, weight, normed, cut, early=early)
-        assert_equal(out, expected)
+        assert_columns_equal(out, expected)
         torch.testing.assert_close(normed.squares.sum(1), out.float().square().sum(1), rtol=1e-4, atol=0)
 
 
@@ -308,7 +314,3 @@ def test_a_rows_attention_is_the_same_in_any_batch() -> None:
 @pytest.mark.gpu
 def test_the_kernels_can_be_used_here() -> None:
     assert unusable(DEVICE) is None
-
-
-def test_attention_of_one_program_a_head_says_so() -> None:
-    assert Attention(grouped=True).splits == 1

@@ -1,6 +1,6 @@
 """Decode attention for many rows on Hopper GPUs, in bf16, with heads of 128: grouped.cu on the host's side.
 
-The same as engine.model.kernels.attention with one program a head, in half the instructions.
+The same as engine.model.kernels.attention with one program a head, in fewer instructions.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def attend(
     """
     _, kv_heads, context, dim = keys.shape
     group = out.shape[1] // (kv_heads * dim)
+    assert fits(keys, qkv.dtype, group), (keys.dtype, qkv.dtype, dim, group)
     _kernel(group, kv_heads, qkv.device).launch(
         (kv_heads, rows.shape[0], 1), early,
         *map(pointer, (qkv, keys, values, rows, positions, cos, sin, out, norms)), ctypes.c_int(context),

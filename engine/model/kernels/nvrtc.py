@@ -33,7 +33,7 @@ class Kernel:
         """NvrtcError where it cannot be compiled or loaded."""
         from cuda.bindings import driver
 
-        torch.cuda.current_stream()  # makes the device's context current
+        torch.cuda.synchronize()  # the driver wants a context: this makes one where there is none
         self._module = checked(driver.cuModuleLoadData(compiled(source)))
         self._function = checked(driver.cuModuleGetFunction(self._module, name.encode()))
         self.threads, self.shared = threads, shared

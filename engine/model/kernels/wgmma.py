@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.model.fp8 import Matrix
-from engine.model.kernels.linear import Normed
+from engine.model.kernels.linear import Normed, parts
 from engine.model.kernels.nvrtc import Kernel, pointer, tensor_map
 
 WEIGHT_ROWS = 128  # of a program
@@ -54,13 +54,14 @@ def product(
 
     With `norms`, float32 [M], each row of x is taken times its own.
     """
-    values, parts = (x.values, x.squares.shape[1]) if isinstance(x, Normed) else (x, 0)
+    values, pieces = (x.values, x.squares.shape[1]) if isinstance(x, Normed) else (x, 0)
     norms = x.squares if isinstance(x, Normed) else norms
-    _launch(GATED if gated else STORE, values, norms, parts, weight, out, None, cut, eps, early)
+    _launch(GATED if gated else STORE, values, norms, pieces, weight, out, None, cut, eps, early)
 
 
 def product_add(x: Tensor, weight: Matrix, out: Normed, cut: Cut, *, early: bool = False) -> None:
     """out's values [M, N] += x [M, K] times weight^T, and their squares' sums into its squares."""
+    assert out.squares.shape[1] == parts(out.values.shape[1], cut), (out.squares.shape, cut)
     _launch(ADD, x, None, 0, weight, out.values, out.squares, cut, 0.0, early)
 
 
@@ -79,7 +80,7 @@ def padded(rows: int) -> tuple[int, int]:
 
 
 def _launch(
-    mode: int, x: Tensor, norms: Tensor | None, parts: int, weight: Matrix, out: Tensor, squares: Tensor | None,
+    mode: int, x: Tensor, norms: Tensor | None, pieces: int, weight: Matrix, out: Tensor, squares: Tensor | None,
     cut: Cut, eps: float, early: bool,
 ) -> None:  # fmt: skip
     rows, inputs = x.shape
@@ -93,7 +94,7 @@ def _launch(
     _kernel(high, mode, cut, x.device).launch(
         (weight.shape[0] // WEIGHT_ROWS, cut.splits, batches), early,
         _weights(weight, mode == GATED), _tiles(x, high), *map(pointer, (out, norms, squares)),
-        *map(ctypes.c_int, (rows, outputs, inputs, parts)), ctypes.c_float(eps), cluster=cut.splits,
+        *map(ctypes.c_int, (rows, outputs, inputs, pieces)), ctypes.c_float(eps), cluster=cut.splits,
     )  # fmt: skip
 
 
