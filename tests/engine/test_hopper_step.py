@@ -34,7 +34,6 @@ def loaded(llama_folder: Callable[[TinyLlama], Path]) -> Loaded:
 @pytest.mark.parametrize(
     ("count", "kernels"),
     [
-        (5, set()),
         (17, {"product", "product_add", "attend"}),
         (65, {"product", "attend"}),  # gate and up
         (257, {"attend"}),
