@@ -1,4 +1,4 @@
-"""Searches the cuts of a decode step's kernels in the whole step: how the plans of engine/model/fused.py were chosen.
+"""Searches the cuts of a decode step's kernels in the whole step: how engine/model/plans.py was chosen.
 
     python -m benchmarks.plans --rows 16 64 --seconds 120 --quantization fp8
 
@@ -26,12 +26,14 @@ import torch
 from benchmarks.cuda import require_cuda
 from benchmarks.report import commit
 from engine.config import KV_DTYPES, QUANTIZATIONS
+from engine.model.backends import Attention
 from engine.model.checkpoint import dummy_checkpoint
-from engine.model.fused import Attention, FusedStep, Plan
+from engine.model.fused import FusedStep
 from engine.model.graphs import GraphLlama, captured
 from engine.model.kernels import nvrtc, wgmma
 from engine.model.kernels.linear import Tile
 from engine.model.kernels.sampling import draw
+from engine.model.plans import Plan
 from engine.model.slots import Sampling
 from engine.model.weights import random_weights
 

@@ -16,11 +16,12 @@ from torch import Tensor
 from engine.errors import ConfigError
 from engine.model.backends import TritonAttention, attention_backend
 from engine.model.flight import Flight
-from engine.model.fused import FusedStep, Plan, Prompts, hopper, plans_of
+from engine.model.fused import FusedStep, Prompts
 from engine.model.kernels.chain import launches_early
 from engine.model.kernels.prompt import attend_prompts
 from engine.model.kernels.rope import turn_and_keep
 from engine.model.kernels.sampling import draw
+from engine.model.plans import Plan, hopper, plans_of
 from engine.model.prompts import FEW_TOKENS, few_tokens, many_tokens
 from engine.model.rope import rope_tables
 from engine.model.slots import SlotState

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from engine.model.fused import SOME, Tiles
 from engine.model.kernels.linear import Normed, parts
 from engine.model.library import finish, project
+from engine.model.plans import SOME, Tiles
 from engine.model.products import multiply, multiply_add
 from engine.model.weights import LlamaShape, LlamaWeights
 

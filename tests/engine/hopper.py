@@ -18,11 +18,11 @@ def take_hoppers_place(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     -> the names of those that have run.
     """
-    from engine.model import fused
+    from engine.model import plans
     from engine.model.kernels import grouped, wgmma
 
-    monkeypatch.setattr(fused, "is_hopper", lambda device: True)
-    monkeypatch.setattr(fused, "unusable", lambda device: None)
+    monkeypatch.setattr(plans, "is_hopper", lambda device: True)
+    monkeypatch.setattr(plans, "unusable", lambda device: None)
     monkeypatch.setattr(wgmma, "fits", lambda weight: True)
     monkeypatch.setattr(grouped, "fits", lambda keys, dtype, queries: True)
     ran: set[str] = set()

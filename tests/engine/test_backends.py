@@ -29,9 +29,10 @@ from engine.model.backends import (  # noqa: E402
     TritonAttention,
     attention_backend,
 )  # fmt: skip
-from engine.model.fused import FusedStep, Plan  # noqa: E402
+from engine.model.fused import FusedStep  # noqa: E402
 from engine.model.kernels.attention import attend_reference, scratch_sizes  # noqa: E402
 from engine.model.kernels.linear import Scratch  # noqa: E402
+from engine.model.plans import Plan  # noqa: E402
 
 pytestmark = pytest.mark.gpu if DEVICE.type == "cuda" else []
 SLOTS, KV, GROUP, DIM, CONTEXT = 5, 2, 3, 128, 300

@@ -20,11 +20,11 @@ from tests.tiny import FIRST_AUDIO, LLAMA3_ROPE, TinyLlama
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(DEVICE.type == "cpu", reason="no CUDA device")]
 prepare()
 
-from engine.model.fused import Hopper, hopper  # noqa: E402
 from engine.model.graphs import GraphLlama  # noqa: E402
 from engine.model.kernels import wgmma  # noqa: E402
 from engine.model.kernels.chain import launches_early  # noqa: E402
 from engine.model.kernels.nvrtc import is_hopper  # noqa: E402
+from engine.model.plans import Hopper, hopper  # noqa: E402
 
 SHAPES = {
     "small": TinyLlama(rope=LLAMA3_ROPE, hidden=96, heads=6, kv_heads=2, seed=2),

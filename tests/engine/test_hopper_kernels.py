@@ -20,14 +20,14 @@ from tests.engine.kernels import DEVICE, EPS, TOLERANCE, assert_equal, prepare, 
 
 prepare()
 
-from engine.model import fused  # noqa: E402
+from engine.model import plans as plans_module  # noqa: E402
 from engine.model.fp8 import Fp8Matrix  # noqa: E402
-from engine.model.fused import Hopper, hopper, plans_of  # noqa: E402
 from engine.model.kernels import grouped, nvrtc, wgmma  # noqa: E402
 from engine.model.kernels.attention import attend_reference  # noqa: E402
 from engine.model.kernels.linear import Normed, linear_reference, parts  # noqa: E402
 from engine.model.kernels.nvrtc import NvrtcError, is_hopper, unusable  # noqa: E402
 from engine.model.kernels.wgmma import Cut, product, product_add  # noqa: E402
+from engine.model.plans import Hopper, hopper, plans_of  # noqa: E402
 
 ROOM = 229_376  # bytes of shared memory for stages, of a Hopper GPU
 BF16 = torch.bfloat16
@@ -77,8 +77,8 @@ def test_elsewhere_than_on_hopper_none_of_them_runs() -> None:
 def test_what_cannot_be_compiled_is_told_and_the_others_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(fused, "is_hopper", lambda device: True)
-    monkeypatch.setattr(fused, "unusable", lambda device: "no compiler")
+    monkeypatch.setattr(plans_module, "is_hopper", lambda device: True)
+    monkeypatch.setattr(plans_module, "unusable", lambda device: "no compiler")
     assert hopper(SimpleNamespace(), SimpleNamespace(), torch.zeros(1)) == Hopper()  # type: ignore[arg-type]
     assert "no compiler" in caplog.text
 

@@ -20,7 +20,8 @@ if DEVICE.type == "cuda":
 prepare()
 
 from engine.model.backends import TritonAttention  # noqa: E402
-from engine.model.fused import FusedStep, hopper, plans_of  # noqa: E402
+from engine.model.fused import FusedStep  # noqa: E402
+from engine.model.plans import hopper, plans_of  # noqa: E402
 
 STREAMS = 3
 

@@ -17,8 +17,9 @@ from tests.tiny import LLAMA3_ROPE, TinyLlama
 prepare()
 
 from engine.model.backends import TritonAttention  # noqa: E402
-from engine.model.fused import PLANS, FusedStep, Prompts  # noqa: E402
+from engine.model.fused import FusedStep, Prompts  # noqa: E402
 from engine.model.graphs import BESIDE, GraphLlama  # noqa: E402
+from engine.model.plans import PLANS  # noqa: E402
 from engine.model.prompts import FEW_TOKENS  # noqa: E402
 
 pytestmark = pytest.mark.gpu if DEVICE.type == "cuda" else []

@@ -18,9 +18,9 @@ from tests.tiny import LLAMA3_ROPE, TinyLlama
 
 prepare()
 
-from engine.model.fused import SOME  # noqa: E402
 from engine.model.kernels.prompt import attend_prompts  # noqa: E402
 from engine.model.kernels.rope import turn_and_keep  # noqa: E402
+from engine.model.plans import SOME  # noqa: E402
 from engine.model.prompts import FEW_TOKENS, few_tokens, many_tokens  # noqa: E402
 
 pytestmark = pytest.mark.gpu if DEVICE.type == "cuda" else []
