@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LlamaForCausalLM
+from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM
 
 from engine.model.checkpoint import Checkpoint, open_checkpoint
 from engine.model.llama import TorchLlama
@@ -108,17 +109,16 @@ def load(folder: Path) -> Loaded:
 
 @torch.inference_mode()
 def reference_frames(loaded: Loaded, ids: list[int], frames: int) -> list[list[int]]:
-    """Greedy slot-constrained codes by transformers alone: at slot k the best of its 4096 tokens.
-
-    Without a cache, whose name in transformers changes.
-    """
-    spoken, codes = list(ids), []
+    """Greedy slot-constrained codes by transformers alone: at slot k the best of its 4096 tokens."""
+    # Called `cache` from transformers 5.24 on.
+    known = signature(LlamaForCausalLM.forward).parameters
+    kept = {"cache" if "cache" in known else "past_key_values": DynamicCache()}
+    device, tokens, codes = loaded.reference.device, ids, []
     for i in range(frames * FRAME_TOKENS):
         first = loaded.checkpoint.layout.first_audio + i % FRAME_TOKENS * CODEBOOK_SIZE
-        tokens = torch.tensor([spoken], device=loaded.reference.device)
-        logits = loaded.reference(tokens, use_cache=False, logits_to_keep=1).logits[0, -1]
+        logits = loaded.reference(torch.tensor([tokens], device=device), use_cache=True, **kept).logits[0, -1]
         codes.append(int(logits[first : first + CODEBOOK_SIZE].argmax()))
-        spoken.append(first + codes[-1])
+        tokens = [first + codes[-1]]
     return [codes[i : i + FRAME_TOKENS] for i in range(0, len(codes), FRAME_TOKENS)]
 
 
