@@ -55,7 +55,7 @@ class Kinds:
 def candidates(part: str, rows: int, kinds: Kinds) -> Iterator[Any]:
     """What is tried for a part."""
     size = 1 if kinds.weights and part != "head" else 2
-    if rows > 1 and not nvrtc.unusable(DEVICE):
+    if not nvrtc.unusable(DEVICE):
         yield from _of_hopper(part, rows, kinds)
     if part == "attention":
         splits = {1: (4, 8, 16), 16: (2, 4, 8), 64: (1, 2)}.get(rows, (1,))
@@ -76,8 +76,10 @@ def candidates(part: str, rows: int, kinds: Kinds) -> Iterator[Any]:
 
 def _of_hopper(part: str, rows: int, kinds: Kinds) -> Iterator[Any]:
     """Kernels of CUDA C++, which know no 8 bits."""
-    if part == "attention" and rows > 16 and not kinds.cache:
-        yield Attention(grouped=True)
+    if part == "attention" and not kinds.cache:
+        splits = (1, 2, 4, 8) if rows <= 16 else (1,)
+        for split, warps, stages in itertools.product(splits, (1, 2, 4), (2, 3, 4)):
+            yield Attention(split, warps=warps, stages=stages, grouped=True)
     elif part not in ("attention", "head") and not kinds.weights:
         yield from (wgmma.Cut(splits, part == "qkv") for splits in ((1,) if part == "gate_up" else (1, 2, 3, 4)))
 

@@ -29,7 +29,7 @@ GATHERED_ROWS = 32  # how many rows' caches `SdpaAttention` copies at a time
 class Attention:
     """How attention is cut: `splits` programs share a head's keys, `block` of them at a time.
 
-    `grouped`: by engine.model.kernels.grouped, with one program a head and cuts of its own.
+    `grouped`: by engine.model.kernels.grouped, whose blocks have a size of their own.
     """
 
     splits: int = 1
@@ -79,7 +79,10 @@ class TritonAttention:
         out: Tensor, *, cut: Attention, scratch: Scratch, early: bool, norms: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         if cut.grouped:
-            grouped.attend(qkv, keys, values, rows, positions, cos, sin, out, norms=norms, early=early)
+            grouped.attend(
+                qkv, keys, values, rows, positions, cos, sin, out, splits=cut.splits, warps=cut.warps,
+                stages=cut.stages, norms=norms, early=early,
+            )  # fmt: skip
             return out
         attend(
             qkv, keys, values, rows, positions, cos, sin, out, scratch, norms=norms, splits=cut.splits,

@@ -87,19 +87,24 @@ PLANS = (ONE, FEW, SOME, MANY)
 
 # With engine.model.kernels.wgmma: up to 64 rows all products, up to 256 gate and up alone. More rows than that are two
 # tiles, which would read each weight twice.
-SOME_WGMMA = Plan(
-    SOME.rows,
-    Tiles(
-        qkv=wgmma.Cut(splits=2, late=True),
-        attn_out=wgmma.Cut(splits=4),
-        gate_up=wgmma.Cut(),
-        down=wgmma.Cut(splits=4),
-        head=Tile(64, 32, 128, 4, 4),
-    ),
-    SOME.attention,
+_CUTS = {
+    "qkv": wgmma.Cut(splits=2, late=True),
+    "attn_out": wgmma.Cut(splits=4),
+    "gate_up": wgmma.Cut(),
+    "down": wgmma.Cut(splits=4),
+}
+ONE_WGMMA, FEW_WGMMA, SOME_WGMMA = (
+    Plan(rows, Tiles(**_CUTS, head=head), attention)
+    for rows, head, attention in (
+        (ONE.rows, Tile(1, 8, 1024, 4, lead=0), ONE.attention),
+        (FEW.rows, Tile(16, 32, 128, 2, 6), FEW.attention),
+        (SOME.rows, Tile(64, 32, 128, 4, 4), SOME.attention),
+    )
 )
 MANY_WGMMA = replace(MANY, rows=256, gate_up=wgmma.Cut())
-PLANS_WGMMA = (ONE, FEW, SOME_WGMMA, MANY_WGMMA, MANY)
+PLANS_WGMMA = (
+    ONE_WGMMA, replace(FEW_WGMMA, rows=8), FEW_WGMMA, replace(SOME_WGMMA, rows=32), SOME_WGMMA, MANY_WGMMA, MANY
+)  # fmt: skip
 
 # Layers of 8 bits. One stream: 256 inputs a warp, see engine.model.kernels.single.
 ONE_FP8 = Plan(
@@ -136,19 +141,26 @@ SOME_FP8 = Plan(
     Attention(),
 )
 PLANS_FP8 = (ONE_FP8, FEW_FP8, SOME_FP8, MANY)
-# Keys and values of 8 bits, by the rows of the plan.
+# Keys and values of 8 bits, by the most rows that a cut is for.
 CUTS_FP8 = {
     ONE.rows: ONE.attention,
     FEW.rows: Attention(splits=4, warps=1, stages=3),
     SOME.rows: Attention(warps=2, stages=3),
-    MANY_WGMMA.rows: Attention(block=32, warps=1, stages=3, policy="evict_first"),
     MANY.rows: Attention(block=32, warps=1, stages=3, policy="evict_first"),
+}
+# With engine.model.kernels.grouped: as many warps as fill the card.
+CUTS_GROUPED = {
+    1: Attention(splits=4, warps=4, stages=2, grouped=True),
+    8: Attention(splits=2, warps=4, stages=2, grouped=True),
+    16: Attention(splits=1, warps=2, stages=4, grouped=True),
+    32: Attention(splits=1, warps=2, stages=3, grouped=True),
+    MANY.rows: Attention(splits=1, warps=1, stages=3, grouped=True),
 }
 
 
 @dataclass(frozen=True)
 class Hopper:
-    """Whether kernels of CUDA C++ can be used: for products, and for attention with one program a head."""
+    """Whether kernels of CUDA C++ can be used: for products, and for attention."""
 
     products: bool = False
     attention: bool = False
@@ -177,12 +189,17 @@ def plans_of(
     kernels = kernels or Hopper()
     plans = PLANS_FP8 if weights.quantised else PLANS_WGMMA if kernels.products else PLANS
     if keys.dtype == torch.float8_e4m3fn:
-        plans = tuple(replace(plan, attention=CUTS_FP8[plan.rows]) for plan in plans)
+        plans = _attending(plans, CUTS_FP8)
     if kernels.attention:
-        plans = tuple(
-            replace(plan, attention=Attention(grouped=True)) if plan.attention.splits == 1 else plan for plan in plans
-        )
+        plans = _attending(plans, CUTS_GROUPED)
     if invariant:
         return tuple(plan for plan in plans if plan.tiles)
     # Rows of 8 bits are quicker than tiles that turn every weight to 16.
     return tuple(plan for plan in plans if plan.tiles is not SOME_FP8.tiles)
+
+
+def _attending(plans: tuple[Plan, ...], cuts: dict[int, Attention]) -> tuple[Plan, ...]:
+    """The same plans, each with the first of these cuts that is for so many rows."""
+    return tuple(
+        replace(plan, attention=next(cut for rows, cut in cuts.items() if rows >= plan.rows)) for plan in plans
+    )

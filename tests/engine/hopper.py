@@ -63,7 +63,7 @@ def product_add(x: Tensor, weight: Tensor, out: Any, cut: Any, *, early: bool = 
 
 def attend(
     qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, out: Tensor,
-    *, norms: Tensor | None = None, early: bool = False,
+    *, splits: int, warps: int, stages: int, norms: Tensor | None = None, early: bool = False,
 ) -> None:  # fmt: skip
     from engine.model.kernels.attention import attend_reference
 

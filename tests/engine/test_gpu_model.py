@@ -174,8 +174,9 @@ def test_kernels_for_hopper_run_where_they_fit(loaded: Loaded) -> None:
     fits = loaded.checkpoint.shape.head_dim == 128
     assert hopper(model.shape, model.weights, model.keys) == Hopper(products=fits, attention=fits)
     assert hopper(exact.shape, exact.weights, exact.keys) == Hopper()
-    assert [model.step.plan(count).attention.grouped for count in (1, 16, 17, 70)] == [False, False, fits, fits]
-    assert isinstance(model.step.plan(64).tiles.down, wgmma.Cut) == fits  # type: ignore[union-attr]
+    assert [model.step.plan(count).attention.grouped for count in (1, 3, 16, 17, 70)] == [fits] * 5
+    cuts = [model.step.plan(count).tiles.down for count in (1, 3, 16, 17, 64)]  # type: ignore[union-attr]
+    assert [isinstance(cut, wgmma.Cut) for cut in cuts] == [fits] * 5
     assert (model.step.plan(70).gate_up is not None) == fits
 
 

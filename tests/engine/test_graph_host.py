@@ -167,7 +167,7 @@ def test_streams_that_join_speak_as_in_plain_torch(
         mine, theirs = (one.decode_frame(live, 128, NEVER)[0][:, 0] for one in (model, plain))
         assert mine.tolist() == theirs.tolist()
     # Rows beside prompts.
-    assert ran in (None, {"product", "product_add"})
+    assert ran in (None, {"product", "product_add", "attend"})
     assert model.state.position.tolist() == plain.state.position.tolist()
     for slot, ids in enumerate(prompts):
         for mine, theirs in ((model.keys, plain.keys), (model.values, plain.values)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,7 @@ from engine.model.kernels.wgmma import Cut, product, product_add  # noqa: E402
 from engine.model.plans import Hopper, hopper, plans_of  # noqa: E402
 
 ROOM = 229_376  # bytes of shared memory for stages, of a Hopper GPU
+SHARED = [(1, 1), (1, 2), (2, 4), (4, 4)]  # programs and their warps that share a head's keys
 BF16 = torch.bfloat16
 on_hopper = pytest.mark.skipif(not is_hopper(DEVICE), reason="no Hopper GPU")
 
@@ -56,9 +58,7 @@ def test_plans_for_hopper_end_as_the_others_do() -> None:
             assert rows == sorted(set(rows))
             assert rows[-1] == (64 if invariant else 2**20)
             grouped_too = {plan.rows for plan in plans if plan.attention.grouped}
-            # One stream and a few share a head's keys among programs.
-            assert grouped_too == ({row for row in rows if row > 16} if kernels.attention else set())
-            assert all(plan.attention.splits == 1 for plan in plans if plan.attention.grouped)
+            assert grouped_too == (set(rows) if kernels.attention else set())
 
 
 def test_keys_of_8_bits_have_cuts_of_their_own_in_all_plans() -> None:
@@ -102,7 +102,7 @@ def test_matrices_that_do_not_fit_are_left_to_the_others() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "tiles"),
-    [(1, (16, 1)), (16, (16, 1)), (17, (32, 1)), (256, (256, 1)), (257, (144, 2)), (512, (256, 2)), (600, (208, 3))],
+    [(1, (8, 1)), (16, (16, 1)), (17, (24, 1)), (256, (256, 1)), (257, (136, 2)), (512, (256, 2)), (600, (200, 3))],
 )
 def test_a_batch_is_padded_by_less_than_a_step_a_tile(rows: int, tiles: tuple[int, int]) -> None:
     assert wgmma.padded(rows) == tiles
@@ -125,7 +125,8 @@ def compiler() -> Callable[[str], bytes]:
 @pytest.mark.parametrize(
     ("rows", "mode", "cut"),
     [
-        (16, wgmma.STORE, Cut(2, late=True)), (48, wgmma.ADD, Cut(4)), (64, wgmma.GATED, Cut()),
+        (8, wgmma.STORE, Cut(2, late=True)), (8, wgmma.ADD, Cut(4)), (8, wgmma.GATED, Cut()), (48, wgmma.ADD, Cut(4)),
+        (64, wgmma.GATED, Cut()),
         (256, wgmma.GATED, Cut()), (256, wgmma.ADD, Cut(4)), (160, wgmma.STORE, Cut()),
     ],
     ids=str,
@@ -134,9 +135,10 @@ def test_products_compile(compiler: Callable[[str], bytes], rows: int, mode: int
     assert compiler(wgmma.source(rows, mode, cut, ROOM // wgmma.stage_bytes(rows)))[:4] == b"\x7fELF"
 
 
+@pytest.mark.parametrize(("splits", "warps"), SHARED)
 @pytest.mark.parametrize("group", [1, 3, 8])
-def test_attention_compiles(compiler: Callable[[str], bytes], group: int) -> None:
-    assert compiler(grouped.source(group, 8))[:4] == b"\x7fELF"
+def test_attention_compiles(compiler: Callable[[str], bytes], group: int, splits: int, warps: int) -> None:
+    assert compiler(grouped.source(group, 8, splits, warps))[:4] == b"\x7fELF"
 
 
 def test_a_kernel_is_compiled_once(
@@ -180,7 +182,7 @@ def empty(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
 
 
 SIZES = [(128, 64), (384, 192), (640, 1024)]
-ROWS = [1, 16, 17, 48, 64, 90, 256, 300]
+ROWS = [1, 8, 16, 17, 40, 64, 90, 256, 300]
 
 
 @on_hopper
@@ -267,8 +269,9 @@ def test_products_that_follow_one_another_early_wait_for_what_they_read() -> Non
 @pytest.mark.gpu
 @pytest.mark.parametrize("early", [False, True], ids=["", "early"])
 @pytest.mark.parametrize("scaled", [False, True], ids=["", "norms"])
+@pytest.mark.parametrize(("splits", "warps"), SHARED)
 @pytest.mark.parametrize(("group", "kv_heads", "context"), [(3, 8, 200), (1, 2, 100), (4, 2, 640), (8, 1, 64)])
-def test_attention(group: int, kv_heads: int, context: int, scaled: bool, early: bool) -> None:
+def test_attention(group: int, kv_heads: int, context: int, splits: int, warps: int, scaled: bool, early: bool) -> None:
     """Positions at the edges of blocks among them; of what lies behind a position in the cache nothing is seen."""
     slots, dim = 12, grouped.DIM
     positions = torch.tensor([0, 1, 31, 32, 33, 63, context - 1, *torch.randint(context, (5,)).tolist()])
@@ -284,7 +287,7 @@ def test_attention(group: int, kv_heads: int, context: int, scaled: bool, early:
     norms = torch.rand(slots).to(DEVICE) + 0.5 if scaled else None
     mine, theirs = ([keys.clone(), values.clone()] for _ in range(2))
     out = empty(slots, group * kv_heads * dim)
-    grouped.attend(qkv, *mine, rows, positions, cos, sin, out, norms=norms, early=early)
+    grouped.attend(qkv, *mine, rows, positions, cos, sin, out, splits=splits, warps=warps, norms=norms, early=early)
     normed = qkv.float() * (norms[:, None] if norms is not None else 1.0)
     expected = attend_reference(normed, *theirs, rows, positions, cos, sin)
     live = rows >= 0
@@ -296,17 +299,19 @@ def test_attention(group: int, kv_heads: int, context: int, scaled: bool, early:
 
 @on_hopper
 @pytest.mark.gpu
-def test_a_rows_attention_is_the_same_in_any_batch() -> None:
+@pytest.mark.parametrize(("splits", "warps"), SHARED)
+def test_a_rows_attention_is_the_same_in_any_batch(splits: int, warps: int) -> None:
     slots, kv_heads, context = 40, 2, 128
     keys, values = (randn(slots, kv_heads, context, 128, dtype=BF16) for _ in range(2))
     positions = torch.randint(context, (slots,)).to(DEVICE)
     cos, sin = rope_tables({"rope_type": "default", "rope_theta": 10_000.0}, 128, context, DEVICE)
     qkv, rows = randn(slots, 5 * kv_heads * 128, dtype=BF16), torch.arange(slots, dtype=torch.int32, device=DEVICE)
     whole, alone = empty(slots, 3 * kv_heads * 128), empty(1, 3 * kv_heads * 128)
-    grouped.attend(qkv, keys, values, rows, positions, cos, sin, whole)
+    attend = partial(grouped.attend, splits=splits, warps=warps)
+    attend(qkv, keys, values, rows, positions, cos, sin, whole)
     for row in (0, 17, 39):
         one = slice(row, row + 1)
-        grouped.attend(qkv[one], keys, values, rows[one], positions, cos, sin, alone)
+        attend(qkv[one], keys, values, rows[one], positions, cos, sin, alone)
         assert torch.equal(alone[0], whole[row])
 
 

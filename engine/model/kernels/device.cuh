@@ -8,6 +8,10 @@ typedef unsigned short bf16;
 __device__ __forceinline__ void wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 __device__ __forceinline__ void begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
+// All programs of a cluster have come this far, and what they wrote to shared memory can be read.
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
+
 __device__ __forceinline__ u32 address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
 // Two numbers of 16 bits, and what they are as float32.

@@ -22,7 +22,7 @@ from engine.model.kernels.nvrtc import Kernel, pointer, tensor_map
 WEIGHT_ROWS = 128  # of a program
 DEPTH = 64  # inputs of a stage
 MOST_ROWS = 256  # of a program
-STEP = 16  # rows, to a multiple of which a batch is padded
+STEP = 8  # rows, to a multiple of which a batch is padded
 THREADS = 320
 HEADER = 3072  # bytes before the stages, with what aligns them
 STORE, GATED, ADD = range(3)
