@@ -7,6 +7,7 @@ skipped. The results of TorchLlama to rounding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,7 +65,10 @@ class GraphLlama:
         cos, sin = rope_tables(shape.rope, shape.head_dim, context, device)
         self.state = SlotState(slots, device)
         self.batches = _batches(slots)
-        plans = plans_of(weights, self.keys, invariant, hopper(shape, weights, self.keys))
+        kernels = hopper(shape, weights, self.keys)
+        if self.attention != TritonAttention.name:
+            kernels = replace(kernels, attention=False)
+        plans = plans_of(weights, self.keys, invariant, kernels)
         self._tiles = next(plan.tiles for plan in plans if plan.rows >= FEW_TOKENS)
         if invariant:
             plans = (_fixed_plan(plans, self.batches[-1]),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,6 +143,16 @@ def test_who_has_no_row_yet_is_read_later_and_who_left_is_not_counted(idle: Call
 
 
 # ---- with kernels
+
+
+def test_plans_for_others_attention_keep_their_splits(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_hoppers_place(monkeypatch)
+    own, others = (
+        built(partial(GraphLlama, attention=attention), loaded, 20, 32).step for attention in ("triton", "sdpa")
+    )
+    assert [own.plan(count).attention.grouped for count in (1, 16, 20)] == [True] * 3
+    assert [others.plan(count).attention.splits for count in (1, 16, 20)] == [16, 4, 1]
+    assert others.plan(1).tiles == own.plan(1).tiles
 
 
 @pytest.mark.parametrize("hopper", [False, True], ids=["", "as on Hopper"])
