@@ -83,6 +83,20 @@ def test_what_cannot_be_compiled_is_told_and_the_others_run(
     assert "no compiler" in caplog.text
 
 
+def test_a_part_of_a_gpu_without_room_for_a_cluster_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(shared_memory_per_block_optin=1))
+    for clusters, said in ((33, None), (0, "no 4 multiprocessors near each other")):
+        monkeypatch.setattr(nvrtc, "Kernel", lambda *_, n=clusters: SimpleNamespace(clusters=lambda size: n))
+        assert unusable.__wrapped__(DEVICE) == said
+
+
+def test_no_plan_has_larger_clusters() -> None:
+    tiles = [plan.tiles for plan in plans_module.PLANS_WGMMA if plan.tiles]
+    splits = [cut.splits for each in tiles for cut in (each.qkv, each.attn_out, each.down)]
+    assert max(splits) <= nvrtc.CLUSTER
+    assert max(cut.splits for cut in plans_module.CUTS_GROUPED.values()) <= nvrtc.CLUSTER
+
+
 def test_matrices_that_do_not_fit_are_left_to_the_others() -> None:
     def zeros(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
         return torch.zeros(shape, dtype=dtype)

@@ -20,6 +20,7 @@ from triton.runtime.cache import get_cache_manager
 OPTIONS = ("--gpu-architecture=sm_90a", "--std=c++17")
 SHARED = Path(__file__).with_name("device.cuh")
 CAPABILITY = (9, 0)  # what they are compiled for, and nothing else
+CLUSTER = 4  # programs of one cluster, at most, each with a multiprocessor's memory
 
 
 class NvrtcError(Exception):
@@ -48,6 +49,21 @@ class Kernel:
         """
         from cuda.bindings import driver
 
+        config = self._config(grid, early, cluster)
+        config.hStream = torch.cuda.current_stream().cuda_stream
+        at = [each.getPtr() if hasattr(each, "getPtr") else ctypes.addressof(each) for each in arguments]
+        pointers = (ctypes.c_void_p * len(at))(*at)
+        checked(driver.cuLaunchKernelEx(config, self._function, ctypes.addressof(pointers), 0))
+
+    def clusters(self, size: int) -> int:
+        """How many clusters of so many programs the device runs at a time."""
+        from cuda.bindings import driver
+
+        return checked(driver.cuOccupancyMaxActiveClusters(self._function, self._config((1, size, 1), False, size)))
+
+    def _config(self, grid: tuple[int, int, int], early: bool, cluster: int) -> Any:
+        from cuda.bindings import driver
+
         kinds = driver.CUlaunchAttributeID
         attributes = [_attribute(kinds.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION) for _ in range(cluster > 1)]
         for attribute in attributes:
@@ -60,11 +76,8 @@ class Kernel:
         config.gridDimX, config.gridDimY, config.gridDimZ = grid
         config.blockDimX, config.blockDimY, config.blockDimZ = self.threads, 1, 1
         config.sharedMemBytes = self.shared
-        config.hStream = torch.cuda.current_stream().cuda_stream
         config.attrs, config.numAttrs = attributes, len(attributes)
-        at = [each.getPtr() if hasattr(each, "getPtr") else ctypes.addressof(each) for each in arguments]
-        pointers = (ctypes.c_void_p * len(at))(*at)
-        checked(driver.cuLaunchKernelEx(config, self._function, ctypes.addressof(pointers), 0))
+        return config
 
 
 def _attribute(kind: Any) -> Any:
@@ -113,9 +126,12 @@ def is_hopper(device: torch.device) -> bool:
 
 @cache
 def unusable(device: torch.device) -> str | None:
-    """Why kernels cannot be compiled or loaded for a Hopper GPU, or None."""
+    """Why kernels cannot be compiled, loaded or run on a Hopper GPU, or None."""
+    room = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     try:
-        Kernel('extern "C" __global__ void nothing() {}', "nothing", 32)
+        # Of a partitioned GPU there may be too little in one place.
+        if not Kernel('extern "C" __global__ void nothing() {}', "nothing", 32, room).clusters(CLUSTER):
+            return f"no {CLUSTER} multiprocessors near each other"
     except (ImportError, NvrtcError, RuntimeError) as error:
         # cuda.bindings raises RuntimeError where it does not find the libraries.
         return f"{type(error).__name__}: {error}"
