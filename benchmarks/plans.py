@@ -58,7 +58,7 @@ def candidates(part: str, rows: int, kinds: Kinds) -> Iterator[Any]:
     if not nvrtc.unusable(DEVICE):
         yield from _of_hopper(part, rows, kinds)
     if part == "attention":
-        splits = {1: (4, 8, 16), 16: (2, 4, 8), 64: (1, 2)}.get(rows, (1,))
+        splits = (4, 8, 16) if rows == 1 else (2, 4, 8) if rows <= 16 else (1, 2) if rows <= 64 else (1,)
         policy = "evict_first" if rows > 64 else ""
         for split, block, warps, stages in itertools.product(splits, (32, 64, 128), (1, 2, 4, 8), (1, 2, 3)):
             if block >= 8 * warps and not (rows == 1 and (block < 64 or stages > 1)) and block * stages <= 192:
@@ -77,9 +77,10 @@ def candidates(part: str, rows: int, kinds: Kinds) -> Iterator[Any]:
 def _of_hopper(part: str, rows: int, kinds: Kinds) -> Iterator[Any]:
     """Kernels of CUDA C++, which know no 8 bits."""
     if part == "attention" and not kinds.cache:
-        splits = (1, 2, 4, 8) if rows <= 16 else (1,)
+        splits = (1, 2, 4) if rows <= 16 else (1,)
         for split, warps, stages in itertools.product(splits, (1, 2, 4), (2, 3, 4)):
-            yield Attention(split, warps=warps, stages=stages, grouped=True)
+            if warps * stages <= 12:  # what a multiprocessor's memory holds
+                yield Attention(split, warps=warps, stages=stages, grouped=True)
     elif part not in ("attention", "head") and not kinds.weights:
         yield from (wgmma.Cut(splits, part == "qkv") for splits in ((1,) if part == "gate_up" else (1, 2, 3, 4)))
 

@@ -102,9 +102,7 @@ ONE_WGMMA, FEW_WGMMA, SOME_WGMMA = (
     )
 )
 MANY_WGMMA = replace(MANY, rows=256, gate_up=wgmma.Cut())
-PLANS_WGMMA = (
-    ONE_WGMMA, replace(FEW_WGMMA, rows=8), FEW_WGMMA, replace(SOME_WGMMA, rows=32), SOME_WGMMA, MANY_WGMMA, MANY
-)  # fmt: skip
+PLANS_WGMMA = (ONE_WGMMA, FEW_WGMMA, SOME_WGMMA, MANY_WGMMA, MANY)
 
 # Layers of 8 bits. One stream: 256 inputs a warp, see engine.model.kernels.single.
 ONE_FP8 = Plan(
@@ -148,7 +146,7 @@ CUTS_FP8 = {
     SOME.rows: Attention(warps=2, stages=3),
     MANY.rows: Attention(block=32, warps=1, stages=3, policy="evict_first"),
 }
-# With engine.model.kernels.grouped: as many warps as fill the card.
+# With engine.model.kernels.grouped: as many warps as fill the card. Weights of 8 bits, too.
 CUTS_GROUPED = {
     1: Attention(splits=4, warps=4, stages=2, grouped=True),
     8: Attention(splits=2, warps=4, stages=2, grouped=True),
@@ -190,16 +188,22 @@ def plans_of(
     plans = PLANS_FP8 if weights.quantised else PLANS_WGMMA if kernels.products else PLANS
     if keys.dtype == torch.float8_e4m3fn:
         plans = _attending(plans, CUTS_FP8)
-    if kernels.attention:
-        plans = _attending(plans, CUTS_GROUPED)
     if invariant:
-        return tuple(plan for plan in plans if plan.tiles)
-    # Rows of 8 bits are quicker than tiles that turn every weight to 16.
-    return tuple(plan for plan in plans if plan.tiles is not SOME_FP8.tiles)
+        plans = tuple(plan for plan in plans if plan.tiles)
+    else:
+        # Rows of 8 bits are quicker than tiles that turn every weight to 16.
+        plans = tuple(plan for plan in plans if plan.tiles is not SOME_FP8.tiles)
+    return _attending(plans, CUTS_GROUPED) if kernels.attention else plans
 
 
 def _attending(plans: tuple[Plan, ...], cuts: dict[int, Attention]) -> tuple[Plan, ...]:
-    """The same plans, each with the first of these cuts that is for so many rows."""
+    """The same plans with these cuts, which are by the most rows that one is for; a plan may become several."""
+    most = plans[-1].rows
+    ends = sorted({plan.rows for plan in plans} | {rows for rows in cuts if rows <= most})
     return tuple(
-        replace(plan, attention=next(cut for rows, cut in cuts.items() if rows >= plan.rows)) for plan in plans
-    )
+        replace(
+            next(plan for plan in plans if plan.rows >= end), rows=end,
+            attention=next(cut for rows, cut in cuts.items() if rows >= end),
+        )
+        for end in ends
+    )  # fmt: skip

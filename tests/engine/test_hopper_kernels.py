@@ -28,10 +28,10 @@ from engine.model.kernels.attention import attend_reference  # noqa: E402
 from engine.model.kernels.linear import Normed, linear_reference, parts  # noqa: E402
 from engine.model.kernels.nvrtc import NvrtcError, is_hopper, unusable  # noqa: E402
 from engine.model.kernels.wgmma import Cut, product, product_add  # noqa: E402
-from engine.model.plans import Hopper, hopper, plans_of  # noqa: E402
+from engine.model.plans import Hopper, Plan, hopper, plans_of  # noqa: E402
 
+SHARED = sorted({(cut.splits, cut.warps, cut.stages) for cut in plans_module.CUTS_GROUPED.values()})
 ROOM = 229_376  # bytes of shared memory for stages, of a Hopper GPU
-SHARED = [(1, 1), (1, 2), (2, 4), (4, 4)]  # programs and their warps that share a head's keys
 BF16 = torch.bfloat16
 on_hopper = pytest.mark.skipif(not is_hopper(DEVICE), reason="no Hopper GPU")
 
@@ -61,11 +61,29 @@ def test_plans_for_hopper_end_as_the_others_do() -> None:
             assert grouped_too == (set(rows) if kernels.attention else set())
 
 
+def attention_of(plans: tuple[Plan, ...], *counts: int) -> list[tuple[int, int, int]]:
+    """What these numbers of rows attend with: programs and warps that share a head's keys, and stages."""
+    cuts = [next(plan.attention for plan in plans if plan.rows >= count) for count in counts]
+    return [(cut.splits, cut.warps, cut.stages) for cut in cuts]
+
+
+@pytest.mark.parametrize("quantised", [False, True], ids=["", "8-bit weights"])
+@pytest.mark.parametrize("invariant", [False, True], ids=["", "invariant"])
+@pytest.mark.parametrize("products", [False, True], ids=["", "products"])
+def test_each_number_of_rows_has_the_attention_that_is_for_it(quantised: bool, invariant: bool, products: bool) -> None:
+    kernels = Hopper(products=products and not quantised, attention=True)
+    plans = plans_of(weights(quantised), torch.zeros(1, dtype=BF16), invariant, kernels)
+    expected = [(4, 4, 2), *[(2, 4, 2)] * 2, *[(1, 2, 4)] * 2, *[(1, 2, 3)] * 2, *[(1, 1, 3)] * 2]
+    assert attention_of(plans, 1, 2, 8, 9, 16, 17, 32, 33, 64) == expected
+    assert invariant or attention_of(plans, 65, 300) == [(1, 1, 3)] * 2
+
+
 def test_keys_of_8_bits_have_cuts_of_their_own_in_all_plans() -> None:
     keys = torch.zeros(1, dtype=torch.float8_e4m3fn)
     for kernels in (Hopper(), Hopper(products=True)):
         plans = plans_of(weights(False), keys, kernels=kernels)
-        assert [plan.attention.stages for plan in plans if plan.rows > 1] == [3] * (len(plans) - 1)
+        expected = [(16, 8, 1), *[(4, 1, 3)] * 2, *[(1, 2, 3)] * 2, *[(1, 1, 3)] * 2]
+        assert attention_of(plans, 1, 2, 16, 17, 64, 65, 300) == expected
 
 
 def test_elsewhere_than_on_hopper_none_of_them_runs() -> None:
@@ -149,10 +167,10 @@ def test_products_compile(compiler: Callable[[str], bytes], rows: int, mode: int
     assert compiler(wgmma.source(rows, mode, cut, ROOM // wgmma.stage_bytes(rows)))[:4] == b"\x7fELF"
 
 
-@pytest.mark.parametrize(("splits", "warps"), SHARED)
+@pytest.mark.parametrize("cut", SHARED)
 @pytest.mark.parametrize("group", [1, 3, 8])
-def test_attention_compiles(compiler: Callable[[str], bytes], group: int, splits: int, warps: int) -> None:
-    assert compiler(grouped.source(group, 8, splits, warps))[:4] == b"\x7fELF"
+def test_attention_compiles(compiler: Callable[[str], bytes], group: int, cut: tuple[int, int, int]) -> None:
+    assert compiler(grouped.source(group, 8, *cut))[:4] == b"\x7fELF"
 
 
 def test_a_kernel_is_compiled_once(
@@ -283,9 +301,13 @@ def test_products_that_follow_one_another_early_wait_for_what_they_read() -> Non
 @pytest.mark.gpu
 @pytest.mark.parametrize("early", [False, True], ids=["", "early"])
 @pytest.mark.parametrize("scaled", [False, True], ids=["", "norms"])
-@pytest.mark.parametrize(("splits", "warps"), SHARED)
-@pytest.mark.parametrize(("group", "kv_heads", "context"), [(3, 8, 200), (1, 2, 100), (4, 2, 640), (8, 1, 64)])
-def test_attention(group: int, kv_heads: int, context: int, splits: int, warps: int, scaled: bool, early: bool) -> None:
+@pytest.mark.parametrize(("splits", "warps", "stages"), SHARED)
+@pytest.mark.parametrize(
+    ("group", "kv_heads", "context"), [(3, 8, 200), (1, 2, 100), (4, 2, 640), (8, 1, 64), (3, 2, 2600)]
+)
+def test_attention(
+    group: int, kv_heads: int, context: int, splits: int, warps: int, stages: int, scaled: bool, early: bool
+) -> None:
     """Positions at the edges of blocks among them; of what lies behind a position in the cache nothing is seen."""
     slots, dim = 12, grouped.DIM
     positions = torch.tensor([0, 1, 31, 32, 33, 63, context - 1, *torch.randint(context, (5,)).tolist()])
@@ -301,7 +323,9 @@ def test_attention(group: int, kv_heads: int, context: int, splits: int, warps: 
     norms = torch.rand(slots).to(DEVICE) + 0.5 if scaled else None
     mine, theirs = ([keys.clone(), values.clone()] for _ in range(2))
     out = empty(slots, group * kv_heads * dim)
-    grouped.attend(qkv, *mine, rows, positions, cos, sin, out, splits=splits, warps=warps, norms=norms, early=early)
+    grouped.attend(
+        qkv, *mine, rows, positions, cos, sin, out, splits=splits, warps=warps, stages=stages, norms=norms, early=early
+    )
     normed = qkv.float() * (norms[:, None] if norms is not None else 1.0)
     expected = attend_reference(normed, *theirs, rows, positions, cos, sin)
     live = rows >= 0
@@ -313,15 +337,15 @@ def test_attention(group: int, kv_heads: int, context: int, splits: int, warps: 
 
 @on_hopper
 @pytest.mark.gpu
-@pytest.mark.parametrize(("splits", "warps"), SHARED)
-def test_a_rows_attention_is_the_same_in_any_batch(splits: int, warps: int) -> None:
+@pytest.mark.parametrize(("splits", "warps", "stages"), SHARED)
+def test_a_rows_attention_is_the_same_in_any_batch(splits: int, warps: int, stages: int) -> None:
     slots, kv_heads, context = 40, 2, 128
     keys, values = (randn(slots, kv_heads, context, 128, dtype=BF16) for _ in range(2))
     positions = torch.randint(context, (slots,)).to(DEVICE)
     cos, sin = rope_tables({"rope_type": "default", "rope_theta": 10_000.0}, 128, context, DEVICE)
     qkv, rows = randn(slots, 5 * kv_heads * 128, dtype=BF16), torch.arange(slots, dtype=torch.int32, device=DEVICE)
     whole, alone = empty(slots, 3 * kv_heads * 128), empty(1, 3 * kv_heads * 128)
-    attend = partial(grouped.attend, splits=splits, warps=warps)
+    attend = partial(grouped.attend, splits=splits, warps=warps, stages=stages)
     attend(qkv, keys, values, rows, positions, cos, sin, whole)
     for row in (0, 17, 39):
         one = slice(row, row + 1)

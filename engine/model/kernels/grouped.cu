@@ -166,14 +166,13 @@ __device__ __forceinline__ float2 read_two(const float* at, int split) {
     return x;
 }
 
-// Two neighbouring numbers of a head's result, from all parts in one order; the parts of a program lie `apart` bytes
-// from each other.
-__device__ __forceinline__ u32 merged(const char* parts, int apart, int head, int dimension) {
+// Two neighbouring numbers of a head's result, from all parts in one order; each lies where a warp's stages were.
+__device__ __forceinline__ u32 merged(const char* parts, int head, int dimension) {
     float best[PARTS], mass[PARTS], top = LOWEST, total = 0.0f;
     float2 mixed[PARTS], sum = make_float2(0.0f, 0.0f);
 #pragma unroll
     for (int p = 0; p < PARTS; p++) {
-        const Part* part = (const Part*)(parts + p % WARPS * apart);
+        const Part* part = (const Part*)(parts + p % WARPS * STAGES * STAGE_BYTES);
         best[p] = read(&part->best[head], p / WARPS), mass[p] = read(&part->mass[head], p / WARPS);
         mixed[p] = read_two(&part->mixed[head][dimension], p / WARPS);
     }
@@ -321,7 +320,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) attend(
     if (SPLITS > 1) cluster_arrive(), cluster_wait();
     else __syncthreads();
     for (int i = own * 32 + lane; i < GROUP * DIM / 2; i += PARTS * 32)
-        ((u32*)out)[i] = merged(shared, STAGES * STAGE_BYTES, i / (DIM / 2), i % (DIM / 2) * 2);
+        ((u32*)out)[i] = merged(shared, i / (DIM / 2), i % (DIM / 2) * 2);
     // What the others read must stay.
-    if (SPLITS > 1) cluster_arrive(), cluster_wait();
+    if (SPLITS > 1) cluster_arrive_relaxed(), cluster_wait();
 }

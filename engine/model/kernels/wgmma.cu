@@ -1,4 +1,4 @@
-// y = x W^T for tens to hundreds of rows x on Hopper. A program's tile is 128 weight rows by all N rows of the batch, so
+// y = x W^T for one to hundreds of rows x on Hopper. A program's tile is 128 weight rows by all N rows of the batch, so
 // each weight is read once; the product is computed transposed, with the weights as the instruction's 64 rows.
 //
 // Warps 0 to 7 multiply (two warpgroups, 64 weight rows each), a thread of warp 8 asks for the tiles (TMA), warp 9
@@ -216,7 +216,7 @@ __device__ __forceinline__ float* complete(
         for (int i = 0; i < MOST; i++) total[i] = gathered(kept, at.low + i);
 #pragma unroll
         for (int i = 0; i < MOST; i++) lay_out(total[i], to + 8 * i * WIDTH);
-        cluster_arrive();  // the others may go
+        cluster_arrive_relaxed();  // the others may go
     }
     consumers();
     return tile;
