@@ -10,10 +10,6 @@ __device__ __forceinline__ void begin() { asm volatile("griddepcontrol.launch_de
 
 // All programs of a cluster have come this far, and what they wrote to shared memory can be read.
 __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.aligned;" ::: "memory"); }
-// The same where nothing that was written is read: for a barrier that only keeps shared memory until all have read it.
-__device__ __forceinline__ void cluster_arrive_relaxed() {
-    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-}
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
 
 __device__ __forceinline__ u32 address(const void* p) { return (u32)__cvta_generic_to_shared(p); }

@@ -322,5 +322,5 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) attend(
     for (int i = own * 32 + lane; i < GROUP * DIM / 2; i += PARTS * 32)
         ((u32*)out)[i] = merged(shared, i / (DIM / 2), i % (DIM / 2) * 2);
     // What the others read must stay.
-    if (SPLITS > 1) cluster_arrive_relaxed(), cluster_wait();
+    if (SPLITS > 1) cluster_arrive(), cluster_wait();
 }

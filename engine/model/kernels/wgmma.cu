@@ -216,7 +216,7 @@ __device__ __forceinline__ float* complete(
         for (int i = 0; i < MOST; i++) total[i] = gathered(kept, at.low + i);
 #pragma unroll
         for (int i = 0; i < MOST; i++) lay_out(total[i], to + 8 * i * WIDTH);
-        cluster_arrive_relaxed();  // the others may go
+        cluster_arrive();  // the others may go
     }
     consumers();
     return tile;
