@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,8 +21,14 @@ def prepare() -> None:
     """Before the first import of a kernel: skips where Triton is not installed."""
     pytest.importorskip("triton")
     if DEVICE.type == "cpu":
-        _allow_tensor_bounds()
-        _round_to_fp8()
+        _mend_the_interpreter()
+
+
+@cache
+def _mend_the_interpreter() -> None:
+    _allow_tensor_bounds()
+    _round_to_fp8()
+    _remember_names()
 
 
 def _allow_tensor_bounds() -> None:
@@ -48,6 +55,24 @@ def _round_to_fp8() -> None:
         return values.to(torch.float8_e4m3fn).view(torch.uint8).numpy()
 
     interpreter._convert_float = rounded  # type: ignore[attr-defined]
+
+
+def _remember_names() -> None:
+    """A third of the interpreter's time goes into looking through its whole language at each call of a function."""
+    import triton.runtime.interpreter as interpreter
+    from triton.language.core import is_builtin
+
+    @cache
+    def names(part: object) -> list[str]:
+        return [name for name in dir(part) if is_builtin(getattr(part, name, None))]
+
+    def patch(part: object, *rest: object) -> None:
+        for name in names(part):
+            member = getattr(part, name)
+            if is_builtin(member):  # not yet replaced by a function around this one
+                interpreter._patch_attr(part, name, member, *rest)  # type: ignore[attr-defined]
+
+    interpreter._patch_builtin = patch  # type: ignore[attr-defined]
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
