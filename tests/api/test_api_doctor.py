@@ -324,7 +324,7 @@ class HoldsBack(BaseHTTPRequestHandler):
 def holding_back() -> Iterator[Callable[[LiveServer], str]]:
     """`holding_back(server)`: the URL of a proxy before it."""
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), HoldsBack)
-    thread = threading.Thread(target=proxy.serve_forever)
+    thread = threading.Thread(target=proxy.serve_forever, args=[0.01])
     thread.start()
 
     def start(server: LiveServer) -> str:

@@ -41,7 +41,8 @@ class Collector:
                 pass
 
         self.server = HTTPServer(("127.0.0.1", 0), Receive)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        # It looks every so many seconds whether it is to end.
+        threading.Thread(target=self.server.serve_forever, args=[0.01], daemon=True).start()
 
     def take(self, body: bytes) -> None:
         self.everything += body
