@@ -23,6 +23,7 @@ from tests.engine.language import (
     NEVER,
     Build,
     Loaded,
+    Model,
     Voice,
     converse,
     load,
@@ -293,10 +294,21 @@ def test_different_seeds_give_different_codes(build: Build, tied: Loaded) -> Non
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-def test_60_sampled_frames_of_the_kernel_equal_torch(tied: Loaded, kernel_cache: Path, setting: Sampling) -> None:
-    ids = tied.ids("Sixty frames.")
-    native = converse(tied.native(kernel_cache), [Voice(ids, setting, frames=60)])
-    assert native == converse(tied.plain(), [Voice(ids, setting, frames=60)])
+def test_sampled_frames_of_the_kernel_equal_torch(tied: Loaded, kernel_cache: Path, setting: Sampling) -> None:
+    ids = tied.ids("Twelve frames.")
+    native = converse(tied.native(kernel_cache), [Voice(ids, setting, frames=12)])
+    assert native == converse(tied.plain(), [Voice(ids, setting, frames=12)])
+
+
+@pytest.mark.parametrize("names", [["orpheus"], list(SETTINGS)], ids=["alone", "in one batch"])
+def test_60_sampled_frames_of_the_kernel_equal_torch(tied: Loaded, kernel_cache: Path, names: list[str]) -> None:
+    def spoken(model: Model) -> dict[str, list[list[int]]]:
+        """Each setting in a row of its own."""
+        ids = tied.ids("Sixty frames.")
+        voices = [Voice(ids, SETTINGS[name], slot=slot, frames=60) for slot, name in enumerate(names)]
+        return dict(zip(names, converse(model, voices), strict=True))
+
+    assert spoken(tied.native(kernel_cache, len(names))) == spoken(tied.plain(len(names)))
 
 
 def test_streams_end_at_the_same_frame_on_both(ending_model: Path, kernel_cache: Path) -> None:
