@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,16 @@ FOLDERS = ["api", "engine", "schemas", "benchmarks", "demo"]
 RUNNERS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 
 
-def calls(folder: str) -> Iterator[tuple[str, str, dict[str, ast.expr]]]:
+@cache
+def calls(folder: str) -> list[tuple[str, str, dict[str, ast.expr]]]:
     """(file, name that is called, its keywords) of every call below a folder."""
+    found = []
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 keywords = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
-                yield str(path.relative_to(ROOT)), ast.unparse(node.func), keywords
+                found.append((str(path.relative_to(ROOT)), ast.unparse(node.func), keywords))
+    return found
 
 
 def says(value: ast.expr | None, expected: bool) -> bool:
