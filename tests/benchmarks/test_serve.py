@@ -95,10 +95,10 @@ def test_rows_of_a_real_server(launch: Callable[..., LiveServer], measured: Call
 
 def test_arrivals_by_a_rate_and_a_capacity(launch: Callable[..., LiveServer], measured: Callable[..., Any]) -> None:
     server = launch(FakeEngine())
-    status, document = measured(server, "--rate", "40", "--duration", "1.5", "--texts", "short")
+    status, document = measured(server, "--rate", "40", "--duration", "0.8", "--texts", "short")
     assert status == 0
     assert document["rows"][0]["streams"] > 5
-    status, document = measured(server, "--capacity", "--concurrency", "2", "4", "--duration", "1.5", "--seconds", "1")
+    status, document = measured(server, "--capacity", "--concurrency", "2", "4", "--duration", "0.8", "--seconds", "1")
     assert status == 0
     assert document["rows"][0]["requests"] >= 1
 
