@@ -308,7 +308,7 @@ async def test_drain_waits_for_what_runs_and_stop_leaves_nothing_behind(
 async def test_stop_ends_a_worker_that_hangs_and_fails_what_runs(
     launch: Launch, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.replica.STOP_SECONDS", 3.0)
+    monkeypatch.setattr("engine.replica.STOP_SECONDS", 1.0)
     engine = launch()
     await asyncio.wait_for(engine.start(), PATIENCE)
     stream = engine.submit(LONG, "ana")
