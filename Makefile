@@ -28,6 +28,8 @@ speak: $(VENV)/.runtime
 bench: $(VENV)/.runtime
 	$(BIN)/lyre bench $(ARGS)
 
+# Tests start the program a hundred times, which would compile itself anew each time where this is set.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
