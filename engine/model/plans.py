@@ -93,16 +93,11 @@ _CUTS = {
     "gate_up": wgmma.Cut(),
     "down": wgmma.Cut(splits=4),
 }
-ONE_WGMMA, FEW_WGMMA, SOME_WGMMA = (
-    Plan(rows, Tiles(**_CUTS, head=head), attention)
-    for rows, head, attention in (
-        (ONE.rows, Tile(1, 8, 1024, 4, lead=0), ONE.attention),
-        (FEW.rows, Tile(16, 32, 128, 2, 6), FEW.attention),
-        (SOME.rows, Tile(64, 32, 128, 4, 4), SOME.attention),
-    )
+PLANS_WGMMA = (
+    *(replace(plan, tiles=replace(plan.tiles, **_CUTS)) for plan in (ONE, FEW, SOME) if plan.tiles),
+    replace(MANY, rows=256, gate_up=wgmma.Cut()),
+    MANY,
 )
-MANY_WGMMA = replace(MANY, rows=256, gate_up=wgmma.Cut())
-PLANS_WGMMA = (ONE_WGMMA, FEW_WGMMA, SOME_WGMMA, MANY_WGMMA, MANY)
 
 # Layers of 8 bits. One stream: 256 inputs a warp, see engine.model.kernels.single.
 ONE_FP8 = Plan(

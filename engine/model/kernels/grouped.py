@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.model.kernels.nvrtc import Kernel, pointer
+from engine.model.kernels.nvrtc import Kernel, constants, pointer
 
 DIM = 128
 BLOCK = 32  # keys and values that are brought at a time
@@ -25,7 +25,7 @@ _SOURCE = Path(__file__).with_suffix(".cu").read_text()
 
 def attend(
     qkv: Tensor, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, out: Tensor,
-    *, splits: int = 1, warps: int = 1, stages: int = 3, norms: Tensor | None = None, early: bool = False,
+    *, splits: int, warps: int, stages: int, norms: Tensor | None = None, early: bool = False,
 ) -> None:  # fmt: skip
     """out [M, heads * 128] for qkv [M, (heads + 2 kv_heads) * 128] of the slots `rows` [M]; -1: no stream.
 
@@ -55,7 +55,6 @@ def _kernel(group: int, kv_heads: int, splits: int, warps: int, stages: int, dev
     )
 
 
-def source(group: int, kv_heads: int, splits: int = 1, warps: int = 1, stages: int = 3) -> str:
+def source(group: int, kv_heads: int, splits: int, warps: int, stages: int) -> str:
     """CUDA C++ for so many heads of keys, each of which `group` heads read."""
-    constants = {"GROUP": group, "KV": kv_heads, "SPLITS": splits, "WARPS": warps, "STAGES": stages}
-    return "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items()) + _SOURCE
+    return constants(GROUP=group, KV=kv_heads, SPLITS=splits, WARPS=warps, STAGES=stages) + _SOURCE

@@ -119,6 +119,11 @@ def compiled(source: str) -> bytes:
     return code
 
 
+def constants(**values: int) -> str:
+    """What stands before a source that is compiled for these values."""
+    return "".join(f"constexpr int {name} = {value};\n" for name, value in values.items())
+
+
 def is_hopper(device: torch.device) -> bool:
     """Whether the kernels are for such a device."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) == CAPABILITY

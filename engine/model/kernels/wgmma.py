@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.model.fp8 import Matrix
 from engine.model.kernels.linear import Normed, parts
-from engine.model.kernels.nvrtc import Kernel, pointer, tensor_map
+from engine.model.kernels.nvrtc import Kernel, constants, pointer, tensor_map
 
 WEIGHT_ROWS = 128  # of a program
 DEPTH = 64  # inputs of a stage
@@ -116,8 +116,8 @@ def source(rows: int, mode: int, cut: Cut, stages: int) -> str:
     width, completed = (64 if mode == GATED else 128) + 4, -(-rows // 8 // cut.splits)
     kept = 512 * rows if cut.splits > 1 else 0
     assert 32 * width * completed + kept <= stages * stage_bytes(rows), (rows, cut)
-    constants = {"N": rows, "MODE": mode, "SPLITS": cut.splits, "STAGES": stages, "LATE": int(cut.late)}
-    return "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items()) + _mma(rows) + _SOURCE
+    fixed = constants(N=rows, MODE=mode, SPLITS=cut.splits, STAGES=stages, LATE=int(cut.late))
+    return fixed + _mma(rows) + _SOURCE
 
 
 def _mma(rows: int) -> str:
